@@ -1,23 +1,23 @@
 """View recipes: what each view of an image goes through, as the papers state it.
 
-Plain numbers only (no torch): planning reads them, the kernels of `benchmark.data` apply them. The order of operations is
-fixed and is that of the papers' released code:
+Plain numbers only (no torch): planning reads them, the kernels of `benchmark.data` apply them. The order of operations
+is fixed and is that of the papers' released code:
 
     crop -> flip -> colour jitter -> grayscale -> blur -> solarize -> normalize
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class ViewConfig:
     """One view's augmentation law; every random choice is drawn per sample.
 
-    crop_scale, crop_ratio: area fraction and aspect ratio of torchvision's RandomResizedCrop; (1, 1) with ratio (1, 1) keeps
-    the whole image. Jitter strengths are torchvision's ColorJitter (joint probability, random order). blur_kernel is a
-    fraction of the image side, rounded to the nearest odd size of at least 3 pixels; blur_sigma in pixels.
+    crop_scale, crop_ratio: area fraction and aspect ratio of torchvision's RandomResizedCrop; (1, 1) with ratio (1, 1)
+    keeps the whole image. Jitter strengths are torchvision's ColorJitter (joint probability, random order). blur_kernel
+    is a fraction of the image side, rounded to the nearest odd size of at least 3 pixels; blur_sigma in pixels.
     """
 
     crop_scale: tuple[float, float] = (0.08, 1.0)
@@ -37,9 +37,9 @@ class ViewConfig:
 
 
 # BYOL (2006.07733), appendix B, tables of T and T'.
-_BYOL = dict(jitter_prob=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, grayscale_prob=0.2)
-_BYOL_FIRST = ViewConfig(**_BYOL, blur_prob=1.0)
-_BYOL_SECOND = ViewConfig(**_BYOL, blur_prob=0.1, solarize_prob=0.2)
+_BYOL = ViewConfig(jitter_prob=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, grayscale_prob=0.2)
+_BYOL_FIRST = replace(_BYOL, blur_prob=1.0)
+_BYOL_SECOND = replace(_BYOL, blur_prob=0.1, solarize_prob=0.2)
 # SimCLR (2002.05709), appendix A, strength s = 1.
 _SIMCLR = ViewConfig(
     jitter_prob=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, grayscale_prob=0.2, blur_prob=0.5

@@ -1,0 +1,26 @@
+"""Encoders: `build_encoder(EncoderConfig(...))`. Importing this package does not import torch; building does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from methods.encoders.config import EncoderConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["EncoderConfig", "build_encoder"]
+
+
+def build_encoder(config: EncoderConfig) -> tuple[nn.Module, int]:
+    """The encoder and its output dimension D. Raises ValueError for a name or norm that does not exist."""
+    from methods.encoders.convnet import ConvNet
+    from methods.encoders.resnet import BLOCKS, ResNet
+
+    if config.name == "convnet":
+        encoder: ConvNet | ResNet = ConvNet(config)
+    elif config.name in BLOCKS:
+        encoder = ResNet(config)
+    else:
+        raise ValueError(f"unknown encoder '{config.name}'; the encoders are convnet, {', '.join(BLOCKS)}")
+    return encoder, encoder.out_dim

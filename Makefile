@@ -1,0 +1,41 @@
+# make help lists what there is. Every target sets up what it needs; a second call finds it done.
+SHELL := /bin/bash
+PY := .venv/bin/python
+STORE ?= $(or $(RETABLE_STORE),runs)
+.DEFAULT_GOAL := help
+
+.PHONY: help setup smoke test report check format schema clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .stamps/setup ## system libraries, virtual environment, pinned dependencies, the project
+
+.stamps/setup: pyproject.toml constraints.txt .ci/setup
+	@.ci/setup
+	@mkdir -p .stamps && touch $@
+
+smoke: setup ## the whole path in minutes: train 14 small experiments, print the papers' table
+	@$(PY) -m benchmark.run sweeps/byol_norm_ablation.yaml --profile smoke --store $(STORE)
+	@$(PY) -m reports --store $(STORE) --profile smoke --print
+
+test: setup ## the test suite
+	@$(PY) -m pytest -n 2 --dist worksteal
+
+report: setup ## reports/build: the papers' tables as Markdown, LaTeX, CSV and one HTML page
+	@$(PY) -m reports --store $(STORE)
+
+check: setup ## format, lint, types
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+
+format: setup ## put the code into the house format
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+schema: setup ## write methods/catalogue.json anew after a change to a method's config
+	@$(PY) -m methods.catalogue
+
+clean: ## remove what was built, but no records
+	rm -rf reports/build .mypy_cache .ruff_cache build *.egg-info

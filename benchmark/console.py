@@ -1,0 +1,225 @@
+"""What a run prints: header, plan, live board, status, summary. Readable at 80 columns, and as plain lines in a log file."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from benchmark.data.datasets import Dataset, Source
+from benchmark.launch.machine import Resources
+from benchmark.launch.work import Ended, Work
+from benchmark.plan.cost import words
+from benchmark.plan.plan import Action
+from benchmark.plan.sweep import Sweep
+from benchmark.store.store import Store
+
+_out = Console(highlight=False, soft_wrap=False)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+_STYLE = {"done": "green", "diverged": "yellow", "failed": "red", "stopped": "yellow", "running": "cyan"}
+
+
+def say(text: str) -> None:
+    _out.print(escape(text))
+
+
+def error(text: str) -> None:
+    _err.print(f"[red]error:[/red] {escape(text)}")
+
+
+def header(
+    sweep: Sweep,
+    profile: str,
+    why: str,
+    about: str,
+    datasets: list[Dataset],
+    machine: Resources,
+    store: Path,
+    notices: list[str],
+) -> None:
+    """The question, and every choice that was made for the user, with its reason."""
+    _out.print(f"[bold]{escape(sweep.question)}[/bold]  ({escape(sweep.path.name)})")
+    _out.print(f"profile  {profile}: {escape(about)} [dim]({escape(why)})[/dim]")
+    for dataset in datasets:
+        counts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts.items())
+        _out.print(f"data     {dataset.name}, {counts} [dim]({escape(dataset.kind)}, content {dataset.content})[/dim]")
+    _out.print(f"machine  {machine.words}")
+    _out.print(f"store    {escape(str(store))}")
+    for notice in notices:
+        _out.print(f"[bold yellow]notice[/bold yellow]   {escape(notice)}")
+    _out.print()
+
+
+def plan(actions: list[Action], jobs: int, full: bool) -> None:
+    """The table of cells with reasons and costs when `full`, and always the sum."""
+    if full:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("row", ratio=3, overflow="fold")
+        table.add_column("seed", justify="right")
+        table.add_column("do")
+        table.add_column("cost", justify="right", no_wrap=True)
+        table.add_column("why", ratio=3, overflow="fold")
+        table.add_column("cell", overflow="fold", ratio=2, style="dim")
+        for action in actions:
+            cost = "" if not action.works else words(action.seconds) + ("" if action.measured else " ?")
+            names = escape(" = ".join(action.rows))
+            table.add_row(names, str(action.cell.seed), action.do, cost, escape(action.why), action.cell.id)
+        _out.print(table)
+        _out.print()
+    work = [action for action in actions if action.works]
+    seconds = sum(action.seconds for action in work)
+    guessed = sum(not action.measured for action in work)
+    basis = "" if not work else f"; {guessed} guessed (?)" if guessed else "; all from past records"
+    longest = f", longest {words(max(action.seconds for action in work))}" if work else ""
+    shared = sum(len(action.rows) - 1 for action in actions)
+    _out.print(
+        f"{len(work)} of {len(actions)} cells have work left"
+        + (f" ({shared} row entries share a cell)" if shared else "")
+        + f": about {words(seconds)} of device time{longest}, {words(seconds / jobs)} here{basis}."
+    )
+
+
+def status(actions: list[Action], store: Store) -> None:
+    """Where every cell stands, from the store's files alone."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("row", "left"), ("seed", "right"), ("state", "left"), ("progress", "right")):
+        table.add_column(name, justify=justify, overflow="fold", ratio=3 if name == "row" else None)  # type: ignore[arg-type]
+    table.add_column("loss", justify="right")
+    table.add_column("starts", justify="right")
+    table.add_column("note", overflow="fold", ratio=2)
+    counts: Counter[str] = Counter()
+    for action in actions:
+        found = store.cell(action.cell.id)
+        owner = found.owner or {}
+        progress = owner.get("progress") or {}
+        state = state_of(action, owner)
+        counts[state] += 1
+        share = f"{progress['step'] / progress['total']:.0%}" if progress.get("total") else ""
+        loss, note = "", ""
+        if found.record is not None:
+            share = "100%"
+            loss_value = (found.record["metrics"] or {}).get("loss")
+            loss = f"{loss_value:.3f}" if loss_value is not None else ""
+        elif progress.get("loss") is not None:
+            loss = f"{progress['loss']:.3f}"
+        if state == "running":
+            note = f"{owner.get('host')}, {words(progress.get('eta_seconds', 0))} left" if progress else str(owner.get("host"))
+        elif state != "done":
+            note = owner.get("note", "") or action.why
+        style = _STYLE.get(state, "")
+        shown = f"[{style}]{state}[/{style}]" if style else state
+        names = escape(" = ".join(action.rows))
+        table.add_row(names, str(action.cell.seed), shown, share, loss, str(owner.get("token", "")), escape(str(note)))
+        for problem in found.problems:
+            error(problem)
+    _out.print(table)
+    _out.print(", ".join(f"{count} {state}" for state, count in counts.most_common()))
+
+
+def state_of(action: Action, owner: dict[str, Any]) -> str:
+    """planned | running | interrupted | failed | done | diverged | partly (trained, evaluations missing)."""
+    if action.do == "leave":
+        return "running"
+    if owner.get("released") == "failed":
+        return "failed"
+    if action.why.startswith("diverged"):
+        return "diverged"
+    return {"nothing": "done", "evaluate": "partly", "resume": "interrupted", "train": "planned"}[action.do]
+
+
+def submitted(ids: list[str], sweep: Path, store: Path) -> None:
+    """The job ids, and the exact commands that follow them up."""
+    arrays = sorted({job_id.split("_")[0] for job_id in ids})
+    say(f"Submitted {len(ids)} cells to SLURM as {', '.join(arrays)}.")
+    say(f"  status: python -m benchmark.run {sweep} --status --store {store}")
+    say(f"  cancel: scancel {' '.join(arrays)}")
+
+
+@contextlib.contextmanager
+def converting(source: Source) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for the one-time conversion of a data set; call it with (what, done, total)."""
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=_out
+    )
+    with bar:
+        task = bar.add_task(source.name, total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+
+class Board:
+    """The cells in work, one bar each, under one for all; in a file or a pipe, a line for each cell that ends."""
+
+    def __init__(self, works: list[Work], seconds: dict[str, float], jobs: int) -> None:
+        self._all = len(works)
+        self._ended = 0
+        self._seconds = seconds
+        self._jobs = jobs
+        self._started = time.monotonic()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[note]}"),
+            console=_out,
+            expand=True,
+            disable=not _out.is_terminal,
+        )
+        self._total = self._progress.add_task("all cells", total=sum(seconds.values()) or 1, note="")
+        self._tasks: dict[str, TaskID] = {}
+        self._done_seconds = 0.0
+
+    def __enter__(self) -> Board:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def watch(self, work: Work, stage: str, progress: dict[str, Any] | None) -> None:
+        if work.cell_id not in self._tasks:
+            name = work.label if len(work.label) <= 34 else work.label[:33] + "…"
+            self._tasks[work.cell_id] = self._progress.add_task(escape(name), total=100, note="")
+        if progress is None:
+            self._progress.update(self._tasks[work.cell_id], note=stage)
+            return
+        loss, left = progress["loss"], words(progress["eta_seconds"])
+        done = 100 * progress["step"] / progress["total"]
+        self._progress.update(self._tasks[work.cell_id], completed=done, note=f"loss {loss:.3f}, {left} left")
+
+    def ended(self, end: Ended) -> None:
+        self._ended += 1
+        self._done_seconds += self._seconds.get(end.work.cell_id, 0.0)
+        task = self._tasks.pop(end.work.cell_id, None)
+        if task is not None:
+            self._progress.remove_task(task)
+        elapsed = time.monotonic() - self._started
+        left = elapsed / self._ended * (self._all - self._ended)
+        note = f"{self._ended}/{self._all}, {words(left)} left"
+        self._progress.update(self._total, completed=self._done_seconds, note=note)
+        style = _STYLE.get(end.status, "")
+        tail = f"  {escape(end.note)}" if end.note else ""
+        _out.print(
+            f"{self._ended:>3}/{self._all} [{style}]{end.status:8}[/{style}] {escape(end.work.label)} "
+            f"[dim]{words(elapsed)} so far, about {words(left)} left[/dim]{tail}"
+        )
+
+
+def summary(ends: list[Ended], store: Path) -> None:
+    counts = Counter(end.status for end in ends)
+    _out.print()
+    _out.print(", ".join(f"{count} {status}" for status, count in counts.most_common()) + f"; records in {escape(str(store))}")
+    for end in ends:
+        if end.status == "failed":
+            error(f"{end.work.label} ({end.work.cell_id}): {end.note}")
+    if counts["failed"]:
+        _err.print("Start the same command again with --mode retry once the cause is removed; finished cells are kept.")
+    elif counts["stopped"]:
+        _err.print("Work is left: start the same command again, it goes on from the checkpoints.")

@@ -1,0 +1,317 @@
+"""One cell from start to end: claim it, train it from wherever it stands, evaluate it, leave records.
+
+Everything a cell is lies in its config; everything here that is not (device, threads, folders) only says where and how fast.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark.data import Dataset, open_loader, read_split
+from benchmark.data.split import Split, split
+from benchmark.errors import InputError
+from benchmark.evaluate.protocols import PROTOCOLS, extract
+from benchmark.plan.cell import Evaluation
+from benchmark.store.owner import Claim, Replaced
+from benchmark.store.provenance import provenance
+from benchmark.store.record import SCHEMA, storage_error, write_json
+from benchmark.store.store import Store
+from benchmark.train.checkpoint import load
+from benchmark.train.loop import Diverged, Progress, Training
+from benchmark.train.seeding import seed_everything
+from benchmark.train.stop import Stopped, StopRequest
+from methods import load as load_method
+from methods.base import Method
+from methods.catalogue import from_values
+from methods.encoders.config import EncoderConfig
+from methods.views import ViewConfig
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how fast: never part of an id. threads: of one cell on the CPU; workers: of its loader."""
+
+    device: str
+    threads: int
+    workers: int
+    backend: str = "auto"
+
+    @property
+    def torch_device(self) -> torch.device:
+        return torch.device(self.device)
+
+    def provenance(self) -> dict[str, Any]:
+        name = torch.cuda.get_device_name() if self.torch_device.type == "cuda" else None
+        return provenance(self.torch_device.type, name, self.threads)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a cell ended: done | diverged | busy | stopped | failed, with a sentence for all but the first."""
+
+    status: str
+    note: str = ""
+
+
+def execute(
+    store: Store,
+    cell_id: str,
+    config: dict[str, Any],
+    protocols: list[dict[str, Any]],
+    dataset: Dataset,
+    machine: Machine,
+    stop: StopRequest,
+    report: Callable[[str, Progress | None], None] = lambda stage, progress: None,
+    force: bool = False,
+) -> Result:
+    """Bring one cell to its end. Never raises for what concerns this cell alone: a failure is a Result."""
+    folder = store.folder(cell_id)
+    claim = Claim.take(folder)
+    if claim is None:
+        return Result("busy", "another process runs this cell")
+    log = _open_log(folder / "log.txt", cell_id)
+    try:
+        if force:
+            _forget(folder)
+        found = store.cell(cell_id)
+        run = _Run(store, cell_id, config, dataset, machine, stop, report, claim, log)
+        record = found.record
+        if record is None or not found.has_checkpoint:
+            record = run.train()
+        if record["status"] == "diverged":
+            claim.release("done")
+            return Result("diverged", "the loss was not finite")
+        have = set() if force else found.evaluated
+        wanted = [Evaluation(cell_id, protocol) for protocol in protocols]
+        run.evaluate([evaluation for evaluation in wanted if evaluation.id not in have])
+        claim.release("done")
+        return Result("done")
+    except Stopped as stopped:
+        log.info("stopped: %s; a checkpoint is written", stopped)
+        claim.release("stopped", str(stopped))
+        return Result("stopped", str(stopped))
+    except Replaced as replaced:
+        log.info("%s", replaced)
+        return Result("busy", str(replaced))
+    except InputError as error:  # the user can put it right, and then the next run goes on from here
+        log.info("error: %s", error)
+        _release(claim, "stopped", str(error))
+        return Result("failed", str(error))
+    except Exception as error:
+        log.info("failed:\n%s", traceback.format_exc())
+        note = f"{_failure_class(error)}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        _release(claim, "failed", note)
+        return Result("failed", f"{note}; see {folder / 'log.txt'}")
+    finally:
+        for handler in list(log.handlers):
+            log.removeHandler(handler)
+            handler.close()
+
+
+class _Run:
+    """What the stages of one cell share."""
+
+    def __init__(
+        self,
+        store: Store,
+        cell_id: str,
+        config: dict[str, Any],
+        dataset: Dataset,
+        machine: Machine,
+        stop: StopRequest,
+        report: Callable[[str, Progress | None], None],
+        claim: Claim,
+        log: logging.Logger,
+    ) -> None:
+        self.cell_id, self.config, self.dataset, self.machine = cell_id, config, dataset, machine
+        self.stop, self.claim, self.log, self.folder = stop, claim, log, store.folder(cell_id)
+        self._report = report
+        data = config["data"]
+        if dataset.content != data["content"]:
+            raise InputError(
+                f"{self.folder / 'config.json'}: data.content is {data['content']}, the {dataset.name} at hand has "
+                f"{dataset.content}; point --data at the images this cell was planned for"
+            )
+        self.train_images, self.train_labels = read_split(dataset, "train")
+        self.test_images, self.test_labels = read_split(dataset, "test")
+        self.split: Split = split(
+            self.train_labels, self.test_labels, data["train_images"], data["test_images"], data["held_out"]
+        )
+        if machine.torch_device.type == "cpu":
+            torch.set_num_threads(machine.threads)
+
+    def build(self) -> Method:
+        """The method with freshly initialized weights, a pure function of the config and its random seed."""
+        method_class = load_method(self.config["method"])
+        own = {key: self.config[key] for key in method_class.Config.__dataclass_fields__ if key in self.config}
+        seed_everything(self.config["seed"], "init")
+        method = method_class(
+            from_values(method_class.Config, own),
+            from_values(EncoderConfig, self.config["encoder"]),
+            num_classes=len(self.dataset.classes),
+        )
+        return method.to(self.machine.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def report(self, progress: Progress) -> None:
+        self._report("train", progress)
+        self.claim.beat({"stage": "train", **progress.__dict__})
+
+    def train(self) -> dict[str, Any]:
+        """The pretraining stage: from the checkpoint or from the start to record.json."""
+        method = self.build()
+        restarts = self.claim.token - 1
+        if not method.TRAINS:
+            from benchmark.train import checkpoint
+
+            checkpoint.save(self.folder / "checkpoint.pt", {"config": self.config, "method": method.state_dict(), "step": 0})
+            return self._record("done", {}, {}, {"wall_seconds": 0.0, "steps": 0, "restarts": restarts})
+        seed_everything(self.config["seed"], "train")
+        data = self.config["data"]
+        if len(self.split.train) < self.config["batch_size"]:
+            raise InputError(
+                f"{self.folder / 'config.json'}: batch_size {self.config['batch_size']} is larger than the "
+                f"{len(self.split.train)} training images; lower it or raise data.train_images"
+            )
+        with open_loader(
+            self.dataset,
+            indices=self.split.train,
+            views=tuple(from_values(ViewConfig, view) for view in self.config["views"]),
+            batch_size=self.config["batch_size"],
+            seed=self.config["seed"],
+            workers=self.machine.workers,
+            out_size=data["image_size"],
+            mean=self.dataset.mean,
+            std=self.dataset.std,
+            backend=self.machine.backend,
+        ) as loader:
+            training = Training(
+                self.config, method, loader, self.folder, self.machine.torch_device, self.claim.token,
+                self.stop, self.report, self.claim.check,
+            )  # fmt: skip
+            resumed = training.restore()
+            start = f"goes on at step {training.step:,}" if resumed else "starts"
+            self.log.info("training %s of %s on %s", start, f"{training.total:,}", self.machine.device)
+            try:
+                outcome = training.run()
+            except Diverged as diverged:
+                self.log.info("diverged: %s", diverged)
+                return self._record("diverged", None, None, {"steps": diverged.step, "restarts": restarts})
+        self.log.info("trained in %.1f s, %.0f images/s", outcome.wall_seconds, outcome.images_per_second)
+        timing = {
+            "wall_seconds": outcome.wall_seconds,
+            "images_per_second": outcome.images_per_second,
+            "steps": outcome.steps,
+            "restarts": restarts,
+            "peak_memory_bytes": self._peak_memory(),
+        }
+        return self._record("done", outcome.metrics, outcome.curves, timing)
+
+    def evaluate(self, evaluations: list[Evaluation]) -> None:
+        """Measure what is still missing; each protocol leaves its own record as soon as it is finished."""
+        if not evaluations:
+            return
+        self._report("evaluate", None)
+        method = self.build()
+        method.load_state_dict(load(self.folder / "checkpoint.pt", self.machine.torch_device)["method"])
+        try:
+            (self.folder / "evaluations").mkdir(exist_ok=True)
+        except OSError as error:
+            raise storage_error(self.folder, error) from error
+        started = time.monotonic()
+        size, device = self.config["data"]["image_size"], self.machine.torch_device
+        features = extract(method, self.dataset, self.split, size, device)
+        for evaluation in evaluations:
+            found = PROTOCOLS[evaluation.protocol["name"]](features, evaluation.protocol)
+            record = {
+                "schema": SCHEMA,
+                "stage": evaluation.protocol["name"],
+                "id": evaluation.id,
+                "cell": self.cell_id,
+                "status": "done",
+                "protocol": evaluation.protocol,
+                "metrics": found.metrics,
+                "chosen": found.chosen,
+                "timing": {"wall_seconds": time.monotonic() - started},
+                "provenance": self.machine.provenance(),
+            }
+            self.claim.check()
+            write_json(self.folder / "evaluations" / f"{evaluation.id}.json", record)
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in found.metrics.items())
+            self.log.info("%s: %s", evaluation.protocol["name"], shown)
+            self.claim.beat({"stage": "evaluate"})
+            if self.stop.wanted:
+                raise Stopped(self.stop.reason)
+
+    def _record(
+        self, status: str, metrics: dict[str, Any] | None, curves: dict[str, Any] | None, timing: dict[str, Any]
+    ) -> dict[str, Any]:
+        method_class = load_method(self.config["method"])
+        record = {
+            "schema": SCHEMA,
+            "stage": "pretrain",
+            "id": self.cell_id,
+            "status": status,
+            "method": {"name": self.config["method"], "version": self.config["version"]},
+            "config": self.config,
+            "metrics": metrics,
+            "curves": curves,
+            "timing": timing,
+            "data": {
+                "name": self.dataset.name,
+                "content": self.dataset.content,
+                "kind": self.dataset.kind,
+                "note": self.dataset.note,
+            },
+            "provenance": self.machine.provenance(),
+            "departures": list(method_class.DEPARTS),
+        }
+        self.claim.check()
+        write_json(self.folder / "record.json", record)
+        return record
+
+    def _peak_memory(self) -> int:
+        if self.machine.torch_device.type == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _open_log(path: Path, cell_id: str) -> logging.Logger:
+    log = logging.getLogger(f"retable.{cell_id}")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        handler = logging.FileHandler(path)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    log.addHandler(handler)
+    return log
+
+
+def _forget(folder: Path) -> None:
+    for path in (folder / "record.json", folder / "checkpoint.pt", folder / "metrics.jsonl"):
+        path.unlink(missing_ok=True)
+    for path in folder.glob("evaluations/*.json"):
+        path.unlink()
+
+
+def _release(claim: Claim, state: str, note: str) -> None:
+    try:
+        claim.release(state, note)
+    except InputError:
+        pass  # a full disk: the claim dies with this process, which is as good
+
+
+def _failure_class(error: Exception) -> str:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in str(error).lower():
+        return "oom"
+    return "code"

@@ -1,0 +1,51 @@
+"""What launchers pass around: the cells to bring to their end, and what became of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Work:
+    """One cell for a launcher. The cell's config lies in the store; label is for people."""
+
+    cell_id: str
+    label: str
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where cells run: everything a worker needs to know, none of it part of an id."""
+
+    store: str
+    cache: str
+    data: dict[str, str]  # data set -> where the user said it lies; "" for every set that is not named
+    device: str
+    threads: int
+    workers: int
+    backend: str
+    deadline: float | None = None
+
+    def values(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def data_path(self, name: str) -> Path | None:
+        path = self.data.get(name) or self.data.get("")
+        return Path(path) if path else None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """status: done | diverged | failed | stopped | busy."""
+
+    work: Work
+    status: str
+    note: str = ""
+
+
+# (work, stage, progress values or None): called often, must be quick
+Watch = Callable[[Work, str, dict[str, Any] | None], None]

@@ -1,0 +1,92 @@
+"""A worker process: takes cells one after the other, so that torch is imported and kernels are compiled once for many cells.
+
+Speaks JSON lines: on standard input `{"site": {...}}` once and then `{"cell": id, "force": bool}` for each cell; on standard
+output `{"stage": ..., "progress": {...}}` while it works and `{"ended": status, "note": ...}` at the end of each cell.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from benchmark.errors import InputError
+from benchmark.launch.work import Site
+
+_PR_SET_PDEATHSIG = 1
+
+
+def open_data(site: Site, name: str) -> Any:
+    """A data set that the runner has already prepared."""
+    from benchmark.data.datasets import find, prepared
+
+    dataset = prepared(find(name, site.data_path(name), Path(site.cache)), Path(site.cache))
+    if dataset is None:
+        raise InputError(f"{site.cache}: the data set {name} is not prepared there; start the run again")
+    return dataset
+
+
+def run_cell(site: Site, stop: Any, cell_id: str, force: bool, report: Any) -> tuple[str, str]:
+    """Bring one cell of the store to its end in this process; (status, note)."""
+    from benchmark.execute import Machine, execute
+    from benchmark.store.record import read_json
+    from benchmark.store.store import Store
+
+    store = Store(Path(site.store))
+    try:
+        request = read_json(store.folder(cell_id) / "config.json")
+        config = request["config"]
+        dataset = open_data(site, config["data"]["name"])
+        machine = Machine(site.device, site.threads, site.workers, site.backend)
+        result = execute(store, cell_id, config, request["evaluate"], dataset, machine, stop, report, force)
+    except InputError as error:
+        return "failed", str(error)
+    return result.status, result.note
+
+
+def serve(lines: TextIO, out: TextIO) -> None:
+    """Work until the input ends or a stop is asked for."""
+    from benchmark.train.stop import StopRequest
+
+    def say(**message: Any) -> None:
+        out.write(json.dumps(message) + "\n")
+        out.flush()
+
+    site = Site(**json.loads(lines.readline())["site"])
+    stop = StopRequest(site.deadline)
+    stop.listen(signal.SIGTERM, signal.SIGUSR2)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner gets Ctrl-C and tells its workers
+    last = 0.0
+
+    def report(stage: str, progress: Any) -> None:
+        nonlocal last
+        if progress is None or time.monotonic() - last > 0.25:
+            last = time.monotonic()
+            say(stage=stage, progress=progress.__dict__ if progress else None)
+
+    say(ready=True)
+    for line in lines:
+        order = json.loads(line)
+        if stop.wanted:
+            say(ended="stopped", note=stop.reason)
+            continue
+        status, note = run_cell(site, stop, order["cell"], order["force"], report)
+        say(ended=status, note=note)
+
+
+def main() -> None:
+    # When the runner dies, however hard, its workers are asked to write a checkpoint and go (Linux only).
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints goes to standard error, not between our lines
+    serve(sys.stdin, out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""What a cell costs before it runs: from past records of the same work on the same kind of machine, else a declared guess."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+# Guesses in views per second for forward and backward of one view in bf16, measured once on two AMD EPYC cores (cpu, per
+# core) and taken from the literature for one data-centre GPU (cuda). At another size they scale with the pixels.
+_GUESS: dict[str, dict[tuple[str, str], float]] = {
+    "cpu": {("convnet", "any"): 1900, ("resnet10", "stride2"): 750, ("resnet18", "cifar"): 57, ("resnet18", "imagenet"): 510},
+    "cuda": {("convnet", "any"): 60000, ("resnet10", "stride2"): 40000, ("resnet18", "cifar"): 9000},
+}
+_GUESS_SIZE = 32
+_RESNET50_224 = {"cpu": 1.0, "cuda": 1200.0}  # views/s at 224 pixels
+FULL_SET = {"cifar10": 50_000, "cifar100": 50_000, "stl10": 105_000, "imagenet": 1_281_167, "shapes": 50_000}
+
+
+def kept_images(config: dict[str, Any]) -> int:
+    """How many images a cell trains on: its subset less the held-out share."""
+    data = config["data"]
+    images = data["train_images"] or FULL_SET[data["name"]]
+    return images - round(images * data["held_out"])
+
+
+def views_to_process(config: dict[str, Any]) -> float:
+    """Views of the whole training, each one forward and backward; a momentum or target branch is not counted apart."""
+    if "epochs" not in config:
+        return 0.0
+    steps = kept_images(config) // config["batch_size"]
+    return float(config["epochs"] * steps * config["batch_size"] * max(1, len(config["views"])))
+
+
+def _kind(config: dict[str, Any]) -> tuple[Any, ...]:
+    encoder, data = config["encoder"], config["data"]
+    return (
+        config["method"],
+        encoder["name"],
+        encoder["stem"],
+        encoder["width"],
+        encoder["norm"] == "group_ws",
+        data["image_size"],
+        config.get("precision"),
+    )
+
+
+@dataclass
+class Prices:
+    """Measured rates of a store, views/s by kind of work, for one kind of device."""
+
+    device: str
+    measured: dict[tuple[Any, ...], list[float]] = field(default_factory=dict)
+
+    @classmethod
+    def from_records(cls, records: Iterable[dict[str, Any]], device: str) -> Prices:
+        prices = cls(device)
+        for record in records:
+            if record["provenance"]["hardware"]["device"] != device or "epochs" not in record["config"]:
+                continue
+            rate = (record.get("timing") or {}).get("images_per_second")
+            if rate:
+                views = max(1, len(record["config"]["views"]))
+                prices.measured.setdefault(_kind(record["config"]), []).append(rate * views)
+        return prices
+
+    def seconds(self, config: dict[str, Any]) -> tuple[float, bool]:
+        """(seconds of one device, whether it is measured rather than guessed)."""
+        views = views_to_process(config)
+        if views == 0:
+            return 5.0, True
+        if rates := self.measured.get(_kind(config)):
+            return views / statistics.median(rates) + 5.0, True
+        return views / self._guess(config) + 5.0, False
+
+    def _guess(self, config: dict[str, Any]) -> float:
+        encoder, size = config["encoder"], config["data"]["image_size"]
+        table = _GUESS[self.device]
+        rate = table.get((encoder["name"], encoder["stem"])) or table.get((encoder["name"], "any"))
+        if rate is None:
+            return _RESNET50_224[self.device] * (224 / size) ** 2 / max(encoder["width"], 0.25) ** 2
+        return rate * (_GUESS_SIZE / size) ** 2 / max(encoder["width"], 0.25)
+
+
+def words(seconds: float) -> str:
+    """`40 s`, `12 min`, `3 h 20`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    hours, rest = divmod(round(seconds / 60), 60)
+    return f"{hours:,} h {rest:02d}" if hours < 100 else f"{hours:,} h"

@@ -1,0 +1,241 @@
+"""What an experiment can say: the sections every method shares, their types, defaults and checks.
+
+A method adds its own keys (projector, predictor, ...) beside these; they come from `methods/catalogue.json`, so that planning
+never imports torch. Every value of a finished config has been checked here against a *spec*: a tree of
+`{"type": ..., "default": ..., "choices": [...]}` made from dataclasses by `methods.catalogue.describe`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal
+
+from benchmark.errors import InputError, nearest
+from methods.catalogue import CATALOGUE, describe
+from methods.views import ViewConfig
+
+Spec = dict[str, Any]
+Where = Callable[[tuple[str, ...]], str]  # key path -> 'file:line: key > path'
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images. train_images and test_images of 0 mean all; a smaller number is a stratified subset chosen by a fixed
+    rule, the same for every seed. held_out is the share of the training images kept aside for choices (probe strength)."""
+
+    name: Literal["cifar10", "cifar100", "stl10", "imagenet", "shapes"] = "cifar10"
+    train_images: int = 0
+    test_images: int = 0
+    held_out: float = 0.1
+    image_size: int = 32  # side of the views and of the evaluated images, pixels
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """learning_rate is the rate at a batch of 256 when scale_with_batch is set (lr x B / 256), else the rate itself.
+    exclude_bias_and_norm: no weight decay (and no LARS adaptation) for biases and normalization scales, as BYOL."""
+
+    name: Literal["sgd", "lars", "adamw"] = "sgd"
+    learning_rate: float = 0.03
+    scale_with_batch: bool = False
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    exclude_bias_and_norm: bool = False
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Linear warm-up from 0, then half a cosine down to final_fraction x the peak; stepped every optimizer step."""
+
+    kind: Literal["cosine", "constant"] = "cosine"
+    warmup_epochs: float = 0.0
+    final_fraction: float = 0.0
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """The keys common to all methods."""
+
+    epochs: int = 10
+    batch_size: int = 256
+    precision: Literal["fp32", "bf16"] = "fp32"
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+
+
+@dataclass(frozen=True)
+class KnnConfig:
+    """Weighted kNN as InstDisc (1805.01978, section 3.4): cosine similarity, votes weighted by exp(similarity / temperature)."""
+
+    k: int = 200
+    temperature: float = 0.07
+
+
+@dataclass(frozen=True)
+class LinearConfig:
+    """Multinomial logistic regression on frozen, standardized features, fitted to convergence; the L2 strength is the best of
+    10^low ... 10^high (one value a decade step of `step`) on held-out training images, then refitted with them."""
+
+    l2_low: float = -5.0
+    l2_high: float = 0.0
+    l2_step: float = 1.0
+
+
+@dataclass(frozen=True)
+class BlogLogisticConfig:
+    """The batch-norm blog's measure: logistic regression on half of the test embeddings, scored on the other half."""
+
+
+@dataclass(frozen=True)
+class CollapseConfig:
+    """std of z/|z| x sqrt(d) (SimSiam, 2011.10566, figure 2), effective rank and mean pair cosine on test images."""
+
+
+PROTOCOLS: dict[str, tuple[int, type]] = {  # name -> (protocol VERSION, its config)
+    "knn": (1, KnnConfig),
+    "linear": (1, LinearConfig),
+    "blog_logistic": (1, BlogLogisticConfig),
+    "collapse": (1, CollapseConfig),
+}
+
+_POSITIVE = ("epochs", "batch_size", "image_size", "k", "temperature", "hidden", "out", "layers", "queue", "groups", "width")
+
+
+def defaults(config: type) -> Spec:
+    return describe(config)
+
+
+def experiment_spec(method: str) -> Spec:
+    """The spec of a whole cell of this method: common keys, encoder, and the method's own."""
+    catalogue = CATALOGUE()
+    spec: Spec = {"fields": dict(describe(ExperimentConfig)["fields"])}
+    spec["fields"]["encoder"] = {"type": "section", **catalogue["encoder"]}
+    spec["fields"]["views"] = {"type": "views"}
+    spec["fields"].update(catalogue["methods"][method]["config"]["fields"])
+    return spec
+
+
+def method_names() -> list[str]:
+    return sorted(CATALOGUE()["methods"])
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return f"the truth value {str(value).lower()}"
+    if isinstance(value, int | float):
+        return f"the number {value}"
+    if isinstance(value, str):
+        return f"the text '{value}'"
+    return "a list" if isinstance(value, list) else "a section"
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _remedy(value: Any, kind: str) -> str:
+    if isinstance(value, str) and kind in ("int", "float", "pair") and _number(value):
+        return f"; write {value} without quotes"
+    if kind == "bool" and value in ("no", "off", "yes", "on", 0, 1):
+        return f"; write {'false' if value in ('no', 'off', 0) else 'true'}"
+    if kind == "str" and isinstance(value, bool):
+        return f'; write "{"none" if not value else "..."}" if a word is meant'
+    return ""
+
+
+def check_value(value: Any, spec: Spec, path: tuple[str, ...], where: Where) -> Any:
+    """The value in its canonical type, or InputError naming place, finding, what is allowed and the nearest match."""
+    kind = spec["type"]
+
+    def refuse(expected: str) -> InputError:
+        return InputError(f"{where(path)}: expected {expected}, found {_kind(value)}{_remedy(value, kind)}")
+
+    if kind == "section":
+        if not isinstance(value, dict):
+            known = ", ".join(spec["fields"])
+            raise refuse(f"a section with keys among {known}")
+        return {key: check_value(child, field_of(spec, (*path, key), where), (*path, key), where)
+                for key, child in value.items()}  # fmt: skip
+    if kind == "bool":
+        if not isinstance(value, bool):
+            raise refuse("true or false")
+        return value
+    if kind == "str":
+        choices = spec.get("choices")
+        if not isinstance(value, str):
+            raise refuse(f"one of {', '.join(choices)}" if choices else "a word")
+        if choices and value not in choices:
+            raise InputError(
+                f"{where(path)}: unknown value '{value}'; allowed: {', '.join(choices)}{nearest(value, choices)}"
+            )
+        return value
+    if kind == "pair":
+        if not isinstance(value, list | tuple) or len(value) != 2 or not all(_is_number(v) for v in value):
+            raise refuse("two numbers [low, high]")
+        low, high = float(value[0]), float(value[1])
+        if low > high:
+            raise InputError(f"{where(path)}: expected [low, high] with low <= high, found [{low}, {high}]")
+        return [low, high]
+    if kind == "int":
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise refuse("a whole number")
+        return _in_range(value, path, where)
+    if kind == "float":
+        if not _is_number(value):
+            raise refuse("a number")
+        return _in_range(float(value) + 0.0, path, where)
+    raise AssertionError(f"unknown kind {kind} in the spec of {path}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _in_range(value: Any, path: tuple[str, ...], where: Where) -> Any:
+    name = path[-1]
+    if name in _POSITIVE and value <= 0:
+        raise InputError(f"{where(path)}: must be above 0, found {value}")
+    if (name.endswith("_prob") or name in ("held_out", "final_fraction")) and not 0 <= value <= 1:
+        raise InputError(f"{where(path)}: must lie between 0 and 1, found {value}")
+    if value < 0 and not name.startswith("l2_"):
+        raise InputError(f"{where(path)}: must not be negative, found {value}")
+    return value
+
+
+def field_of(spec: Spec, path: tuple[str, ...], where: Where) -> Spec:
+    """The spec of one key of a section, or InputError with the nearest known key."""
+    known = spec["fields"]
+    if path[-1] not in known:
+        allowed = ", ".join(sorted(known)) or "no keys at all"
+        raise InputError(f"{where(path)}: unknown key; allowed here: {allowed}{nearest(path[-1], known)}")
+    found: Spec = known[path[-1]]
+    return found
+
+
+def fill(value: dict[str, Any], spec: Spec) -> dict[str, Any]:
+    """Every key of the spec, with the default where the value says nothing."""
+    filled = {}
+    for key, child in spec["fields"].items():
+        if child["type"] == "views":
+            continue
+        if child["type"] == "section":
+            filled[key] = fill(value.get(key, {}), child)
+        else:
+            default = child["default"]
+            filled[key] = value.get(key, list(default) if isinstance(default, tuple) else default)
+    return filled
+
+
+def view_values(view: ViewConfig) -> dict[str, Any]:
+    assert is_dataclass(view)
+    pairs = {f.name: getattr(view, f.name) for f in fields(view)}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in pairs.items()}

@@ -1,0 +1,425 @@
+"""A sweep file: one question, its named rows, and the profiles (scales) at which it can be asked; expanded into cells.
+
+    base <- profile's `set` <- the row <- the profile's own words on that row <- key=value on the command line
+
+Later layers win. A key of `base` or of a profile that another method knows but this row's method does not is left out (a
+random-initialization row has no projector); a key that the row itself states must exist.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import InputError, nearest
+from benchmark.plan.cell import Cell, canonical
+from benchmark.plan.document import Document, leaves, read_document
+from benchmark.plan.schema import (
+    PROTOCOLS,
+    Spec,
+    Where,
+    check_value,
+    defaults,
+    experiment_spec,
+    field_of,
+    fill,
+    method_names,
+    view_values,
+)
+from methods.catalogue import CATALOGUE
+from methods.views import RECIPES, ViewConfig
+
+Path_ = tuple[str, ...]
+_TOP = ("include", "question", "paper", "base", "rows", "vary", "grid", "zip", "exclude", "seeds", "evaluate", "profiles")
+_PROFILE = ("about", "set", "seeds", "evaluate", "rows")
+PROFILES = ("smoke", "cpu", "cifar10", "imagenet100", "imagenet")
+UNPREPARED = "unprepared"  # data content before the first conversion on this machine
+
+
+@dataclass(frozen=True)
+class DataIdentity:
+    """Which images a config is about: the set's name and the 12 hex digits of its pixels and labels."""
+
+    name: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Overrides from one place. `explicit`: the row itself (or the command line) says so, so the method must know the key."""
+
+    values: dict[Path_, Any]
+    where: Where
+    explicit: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """A named row of the paper's table at one profile: one cell per random seed."""
+
+    name: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A checked sweep file. `expand` turns it into rows of cells."""
+
+    path: Path
+    document: Document
+    question: str
+    paper: dict[str, Any]
+    rows: tuple[tuple[str, Path_], ...]  # (name, where its overrides stand in the document; () for generated rows)
+    generated: dict[str, dict[Path_, Any]]
+    profiles: tuple[str, ...]
+
+    def expand(
+        self,
+        profile: str,
+        data: Mapping[str, DataIdentity] | None = None,
+        seeds: Sequence[int] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> list[Row]:
+        """Every row at this profile, in the file's order. Raises InputError on the first thing that does not fit.
+
+        data: the name a config asks for -> the images at hand for it; another set may stand in (shapes for cifar10).
+        """
+        settings = self._profile(profile)
+        used_seeds = list(seeds) if seeds is not None else self._seeds(profile)
+        protocols = self._protocols(profile)
+        shared = [
+            self._layer(self.document.value.get("base", {}), ("base",), False),
+            self._layer(settings.get("set", {}), ("profiles", profile, "set"), False),
+        ]
+        command = Layer(
+            {tuple(key.split(".")): value for key, value in (overrides or {}).items()},
+            lambda path: f"command line: {'.'.join(path)}",
+            False,
+        )
+        rows = []
+        for name, at in self.rows:
+            own = self.document.value["rows"][name] or {} if at else {}
+            layers = [*shared, self._layer(own, at, True) if at else Layer(self.generated[name], self._where(()), True)]
+            if name in settings.get("rows", {}):
+                layers.append(self._layer(settings["rows"][name], ("profiles", profile, "rows", name), True))
+            config = _resolve([*layers, command], data)
+            cells = tuple(
+                Cell(canonical(config | {"seed": seed}), _applicable(protocols, config)) for seed in used_seeds
+            )
+            rows.append(Row(name, cells))
+        return rows
+
+    def seeds(self, profile: str) -> list[int]:
+        return self._seeds(profile)
+
+    def about(self, profile: str) -> str:
+        return str(self._profile(profile).get("about", ""))
+
+    def _profile(self, profile: str) -> dict[str, Any]:
+        profiles = self.document.value.get("profiles", {})
+        if profile not in profiles:
+            raise InputError(
+                f"{self.path}: this sweep has no profile '{profile}'; it has {', '.join(profiles)}{nearest(profile, profiles)}"
+            )
+        return profiles[profile] or {}
+
+    def _where(self, prefix: Path_) -> Where:
+        return lambda path: self.document.at(*prefix, *path)
+
+    def _layer(self, section: Any, prefix: Path_, explicit: bool) -> Layer:
+        if not isinstance(section or {}, dict):
+            raise InputError(f"{self.document.at(*prefix)}: expected keys and values")
+        lines = {}  # nested path -> path as written, because `a.b: 1` and `a: {b: 1}` are the same key
+
+        def where(path: Path_) -> str:
+            written = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), path)
+            return self.document.at(*prefix, *written)
+
+        for written, _ in leaves(section or {}):
+            lines[_split(written)] = written
+        return Layer(dict(leaves(_undot(section or {}, self._where(prefix)))), where, explicit)
+
+    def _seeds(self, profile: str) -> list[int]:
+        found = self._profile(profile).get("seeds", self.document.value.get("seeds", [0]))
+        where = self.document.at("seeds")
+        if not isinstance(found, list) or not found or not all(type(seed) is int and seed >= 0 for seed in found):
+            raise InputError(f"{where}: expected a list of whole numbers such as [0, 1, 2], found {found!r}")
+        if len(set(found)) != len(found):
+            raise InputError(f"{where}: a random seed is given twice in {found}")
+        return list(found)
+
+    def _protocols(self, profile: str) -> tuple[dict[str, Any], ...]:
+        settings = self._profile(profile)
+        inside = "evaluate" in settings
+        prefix: Path_ = ("profiles", profile, "evaluate") if inside else ("evaluate",)
+        wanted = settings["evaluate"] if inside else self.document.value.get("evaluate", ["knn", "linear", "collapse"])
+        if isinstance(wanted, list):
+            wanted = {str(name): {} for name in wanted}
+        if not isinstance(wanted, dict):
+            raise InputError(f"{self.document.at(*prefix)}: expected a list of protocols among {', '.join(PROTOCOLS)}")
+        protocols = []
+        for name, section in wanted.items():
+            if name not in PROTOCOLS:
+                allowed = ", ".join(PROTOCOLS)
+                raise InputError(
+                    f"{self.document.at(*prefix)}: unknown protocol '{name}'; allowed: {allowed}{nearest(name, PROTOCOLS)}"
+                )
+            version, config = PROTOCOLS[name]
+            spec: Spec = {"type": "section", **defaults(config)}
+            checked = check_value(section or {}, spec, (), lambda path, name=name: self.document.at(*prefix, name, *path))
+            protocols.append(canonical({"name": name, "version": version, **fill(checked, spec)}))
+        return tuple(protocols)
+
+
+def load_sweep(path: Path) -> Sweep:
+    """Read and check a sweep file with its includes. Raises InputError with file, line and key path."""
+    document = _with_includes(read_document(path), seen=())
+    value = document.value
+    for key in value:
+        if key not in _TOP:
+            raise InputError(f"{document.at(key)}: unknown key; allowed here: {', '.join(_TOP)}{nearest(key, _TOP)}")
+    for key in ("question", "profiles"):
+        if key not in value:
+            raise InputError(f"{path}: the key '{key}' is missing; a sweep states its question and its profiles")
+    for key in ("base", "rows", "grid", "vary", "profiles", "paper"):
+        if not isinstance(value.get(key) or {}, dict):
+            raise InputError(f"{document.at(key)}: expected keys and values")
+    rows = [(name, ("rows", name)) for name in value.get("rows") or {}]
+    generated = _generated(document)
+    if not rows and not generated:
+        generated = {"base": {}}
+    sweep = Sweep(
+        path,
+        document,
+        str(value["question"]),
+        value.get("paper") or {},
+        (*rows, *((name, ()) for name in generated)),
+        generated,
+        tuple(value["profiles"] or {}),
+    )
+    _check_profiles(sweep)
+    return sweep
+
+
+def _check_profiles(sweep: Sweep) -> None:
+    names = [name for name, _ in sweep.rows]
+    for profile in sweep.profiles:
+        if profile not in PROFILES:
+            at = sweep.document.at("profiles", profile)
+            raise InputError(f"{at}: unknown profile; allowed: {', '.join(PROFILES)}{nearest(profile, PROFILES)}")
+        settings = sweep._profile(profile)
+        if not isinstance(settings, dict):
+            raise InputError(f"{sweep.document.at('profiles', profile)}: expected keys among {', '.join(_PROFILE)}")
+        for key in settings:
+            if key not in _PROFILE:
+                at = sweep.document.at("profiles", profile, key)
+                hint = "; settings of the experiment go under 'set'" if key not in _PROFILE else ""
+                raise InputError(f"{at}: unknown key; allowed here: {', '.join(_PROFILE)}{nearest(key, _PROFILE)}{hint}")
+        for name in settings.get("rows") or {}:
+            if name not in names:
+                at = sweep.document.at("profiles", profile, "rows", name)
+                raise InputError(f"{at}: no row of this name; the rows are {', '.join(names)}{nearest(name, names)}")
+        sweep.expand(profile)  # every row of every profile must resolve, whichever one is asked for
+
+
+def _with_includes(document: Document, seen: tuple[Path, ...]) -> Document:
+    """The document with the files it includes merged beneath it (its own words win)."""
+    includes = document.value.get("include", [])
+    if not isinstance(includes, list):
+        raise InputError(f"{document.at('include')}: expected a list of files")
+    merged = Document(document.path, {}, {})
+    for name in includes:
+        target = (document.path.parent / str(name)).resolve()
+        if target in seen:
+            raise InputError(f"{document.at('include')}: {name} includes itself")
+        if not target.is_file():
+            raise InputError(f"{document.at('include')}: {name}: no such file beside {document.path.name}")
+        part = _with_includes(read_document(target), (*seen, document.path.resolve()))
+        merged.value = _merge(merged.value, part.value)
+    merged.value = _merge(merged.value, {k: v for k, v in document.value.items() if k != "include"})
+    merged.lines = document.lines
+    return merged
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    result = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _merge(result[key], value) if both else value
+    return result
+
+
+def _split(path: Path_) -> Path_:
+    return tuple(part for key in path for part in key.split("."))
+
+
+def _undot(section: dict[str, Any], where: Where) -> dict[str, Any]:
+    """`a.b: 1` as `a: {b: 1}`; the same key in both spellings is an error."""
+    result: dict[str, Any] = {}
+    for written, value in leaves(section):
+        *parents, last = _split(written)
+        inner = result
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise InputError(f"{where(written)}: '{parent}' is both a value and a section here")
+        if last in inner:
+            raise InputError(f"{where(written)}: this key is given twice (once with dots, once as a section); keep one")
+        inner[last] = value
+    return result
+
+
+def _generated(document: Document) -> dict[str, dict[Path_, Any]]:
+    """Rows from vary (one factor at a time from the base), grid (full product) and zip (coupled factors), less `exclude`."""
+    value = document.value
+
+    def axis(key: str, choices: Any, *at: str) -> list[tuple[str, Any]]:
+        if not isinstance(choices, list) or not choices:
+            raise InputError(f"{document.at(*at, key)}: expected a list of values")
+        return [(key, choice) for choice in choices]
+
+    combinations: list[tuple[tuple[str, Any], ...]] = []
+    if value.get("vary"):
+        combinations.append(())
+        combinations += [(pair,) for key, choices in value["vary"].items() for pair in axis(key, choices, "vary")]
+    if value.get("grid"):
+        combinations += itertools.product(*(axis(key, choices, "grid") for key, choices in value["grid"].items()))
+    for number, group in enumerate(value.get("zip") or []):
+        columns = [axis(key, choices, "zip", f"[{number}]") for key, choices in group.items()]
+        if len({len(column) for column in columns}) > 1:
+            raise InputError(f"{document.at('zip', f'[{number}]')}: coupled factors must have equally many values")
+        combinations += zip(*columns, strict=True)
+    excluded = [set(map(_hashable, rule.items())) for rule in value.get("exclude") or []]
+    rows = {}
+    for pairs in combinations:
+        if any(rule <= set(map(_hashable, pairs)) for rule in excluded):
+            continue
+        name = ", ".join(f"{key} = {_shown(choice)}" for key, choice in pairs) or "base"
+        rows[name] = {tuple(key.split(".")): choice for key, choice in pairs}
+    return rows
+
+
+def _hashable(pair: tuple[str, Any]) -> tuple[str, str]:
+    return pair[0], repr(pair[1])
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _resolve(layers: Iterable[Layer], data: Mapping[str, DataIdentity] | None) -> dict[str, Any]:
+    """The complete config of one row: every key checked, every default filled in, what does not apply left out."""
+    layers = list(layers)
+    method = _method(layers)
+    spec = experiment_spec(method)
+    known_elsewhere = {key for entry in CATALOGUE()["methods"].values() for key in entry["config"]["fields"]}
+    chosen: dict[Path_, tuple[Any, Layer]] = {}
+    for layer in layers:
+        for path, value in layer.values.items():
+            if path == ("method",):
+                continue
+            if path[0] not in spec["fields"] and path[0] in known_elsewhere and not layer.explicit:
+                continue
+            chosen[path] = (value, layer)
+    nested: dict[str, Any] = {}
+    for path, (value, layer) in chosen.items():
+        checked = _check_leaf(path, value, spec, layer, method)
+        inner = nested
+        for parent in path[:-1]:
+            inner = inner.setdefault(parent, {})
+        inner[path[-1]] = checked
+    _contradictions(method, nested, spec, chosen)
+    entry = CATALOGUE()["methods"][method]
+    config = {"method": method, "version": entry["version"], **fill(nested, spec)}
+    at_hand = (data or {}).get(config["data"]["name"])
+    config["data"]["content"] = at_hand.content if at_hand else UNPREPARED
+    if at_hand:
+        config["data"]["name"] = at_hand.name
+    config["views"] = _views(nested.get("views", {}), entry["recipe"])[: entry["num_views"]]
+    if not entry["trains"]:  # nothing of the training can matter to a network that is not trained
+        config = {key: config[key] for key in ("method", "version", "data", "encoder")}
+    return config
+
+
+def _method(layers: list[Layer]) -> str:
+    found = None
+    for layer in layers:
+        if ("method",) in layer.values:
+            value = layer.values[("method",)]
+            names = method_names()
+            if value not in names:
+                at = layer.where(("method",))
+                raise InputError(f"{at}: unknown method '{value}'; allowed: {', '.join(names)}{nearest(value, names)}")
+            found = str(value)
+    if found is None:
+        raise InputError(f"{layers[0].where(())}: no method is named; write `method: byol` under base")
+    return found
+
+
+def _check_leaf(path: Path_, value: Any, spec: Spec, layer: Layer, method: str) -> Any:
+    if path[0] == "views":
+        return _check_view(path, value, layer)
+    if value == {}:
+        return {}
+    inner = {"type": "section", **spec}
+    for depth in range(1, len(path) + 1):
+        if inner["type"] != "section":
+            raise InputError(f"{layer.where(path)}: '{'.'.join(path[: depth - 1])}' is a value of method {method}, not a section")
+        inner = field_of(inner, path[:depth], lambda _, full=path: layer.where(full))
+    return check_value(value, inner, path, layer.where)
+
+
+def _check_view(path: Path_, value: Any, layer: Layer) -> Any:
+    if path == ("views", "recipe"):
+        if value not in RECIPES:
+            allowed = ", ".join(RECIPES)
+            raise InputError(f"{layer.where(path)}: unknown recipe '{value}'; allowed: {allowed}{nearest(value, RECIPES)}")
+        return value
+    if len(path) == 3 and path[1] in ("first", "second", "both"):
+        spec = defaults(ViewConfig)
+        return check_value(value, field_of(spec, path, layer.where), path, layer.where)
+    raise InputError(f"{layer.where(path)}: expected views.recipe or views.first|second|both.<setting>")
+
+
+def _views(section: dict[str, Any], recipe: str) -> list[dict[str, Any]]:
+    first, second = (view_values(view) for view in RECIPES[section.get("recipe", recipe)])
+    both = section.get("both", {})
+    return [first | both | section.get("first", {}), second | both | section.get("second", {})]
+
+
+def _contradictions(method: str, nested: dict[str, Any], spec: Spec, chosen: dict[Path_, tuple[Any, Layer]]) -> None:
+    """What is well typed but cannot be meant: a setting of a part that is switched off, a warm-up longer than the training."""
+    for key, field in spec["fields"].items():
+        said = _shown(nested.get(key, field.get("default")))
+        for path, (_, layer) in chosen.items():
+            if path[0] in (field.get("governs") or {}).get(said, []) and layer.explicit:
+                at = layer.where(path)
+                raise InputError(f"{at}: contradicts '{key}: {said}', which leaves {path[0]} unused; drop one of them")
+        for other, wanted in (field.get("needs") or {}).get(said, {}).items():
+            found = _shown(nested.get(other, spec["fields"][other]["default"]))
+            if found != _shown(wanted):
+                at = chosen[(key,)][1].where((key,))
+                raise InputError(f"{at}: '{key}: {said}' needs '{other}: {_shown(wanted)}', but {other} is {found}")
+    if not CATALOGUE()["methods"][method]["trains"]:
+        for path, (_, layer) in chosen.items():
+            if layer.explicit and path[0] not in ("data", "encoder"):
+                raise InputError(f"{layer.where(path)}: contradicts method '{method}', which is not trained; drop this key")
+    epochs = nested.get("epochs", spec["fields"]["epochs"]["default"])
+    warmup = nested.get("schedule", {}).get("warmup_epochs", 0.0)
+    if warmup > epochs:
+        at = chosen[("schedule", "warmup_epochs")][1].where(("schedule", "warmup_epochs"))
+        raise InputError(f"{at}: a warm-up of {warmup} epochs does not fit into {epochs} epochs")
+
+
+def _applicable(protocols: tuple[dict[str, Any], ...], config: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """kNN cannot ask for more neighbours than there are training images; a small set lowers k and says so in its id."""
+    images = config["data"]["train_images"]
+    return tuple(p | {"k": min(p["k"], images)} if p["name"] == "knn" and images else p for p in protocols)
+
+
+def data_names(rows: Iterable[Row]) -> list[str]:
+    """The data sets these rows are about, in the order of their first use."""
+    return list(dict.fromkeys(str(cell.config["data"]["name"]) for row in rows for cell in row.cells))

@@ -1,0 +1,245 @@
+"""python -m benchmark.run SWEEP.yaml: bring every cell of a sweep to its end, or say what that would take.
+
+Running a sweep again is resuming it: finished cells are left alone, interrupted ones go on from their checkpoint.
+Exit codes: 0 all done, 1 some cell failed, 2 bad input, 3 over budget, 4 stopped (deadline or signal) with work left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmark import console
+from benchmark.data.datasets import Dataset, find, prepare, prepared
+from benchmark.errors import InputError
+from benchmark.launch import inline, local
+from benchmark.launch.machine import Resources, resources
+from benchmark.launch.work import Ended, Site, Watch, Work
+from benchmark.plan.document import leaves
+from benchmark.plan.plan import Action, make_plan
+from benchmark.plan.sweep import DataIdentity, Row, Sweep, data_names, load_sweep
+from benchmark.store.store import Store
+
+OK, FAILED, BAD_INPUT, OVER_BUDGET, STOPPED = 0, 1, 2, 3, 4
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmark.run",
+        description="Bring every cell of a sweep to its end; run it again to resume.",
+        epilog="exit codes: 0 all done, 1 some cell failed, 2 bad input, 3 over budget, 4 stopped with work left",
+    )
+    parser.add_argument("sweep", type=Path, help="a file of sweeps/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings for every row, e.g. epochs=2")
+    parser.add_argument("--profile", help="the scale: smoke, cpu, cifar10, imagenet; default: what fits this machine")
+    parser.add_argument("--plan", action="store_true", help="show what would run, why, and its cost; change nothing")
+    parser.add_argument("--status", action="store_true", help="show where every cell stands; change nothing")
+    parser.add_argument("--launcher", choices=("local", "inline", "slurm"), default="local")
+    parser.add_argument("--cluster", type=Path, help="a file of slurm/clusters/ (with --launcher slurm)")
+    parser.add_argument("--jobs", type=int, help="cells at once (local); default: one per GPU or per CPU core")
+    parser.add_argument("--threads", type=int, help="CPU threads of a cell; default 1 on a CPU")
+    parser.add_argument("--loader", choices=("auto", "ffcv", "torch"), default="auto")
+    parser.add_argument("--cell", action="append", default=[], metavar="ID", help="only this cell (may be repeated)")
+    parser.add_argument("--first", action="store_true", help="only the first cell that has work left")
+    parser.add_argument("--only", action="append", default=[], metavar="KEY=VALUE",
+                        help="only cells with this setting, or only this row: 'row=GN + WS'")  # fmt: skip
+    parser.add_argument("--seeds", help="random seeds instead of the profile's, e.g. 0,1,2")
+    parser.add_argument("--mode", choices=("cached", "retry", "force"), default="cached",
+                        help="retry: failed and diverged cells again; force: everything again")  # fmt: skip
+    parser.add_argument("--budget", type=float, metavar="HOURS", help="refuse to start above these device hours")
+    parser.add_argument("--deadline", help="stop with checkpoints after this long, e.g. 9m, 90s, 2h")
+    parser.add_argument("--store", type=Path, default=Path(os.environ.get("RETABLE_STORE") or "runs"))
+    parser.add_argument("--data", action="append", metavar="[NAME=]PATH",
+                        help="image folder, tar of one, or torchvision's CIFAR-10 folder; default: RETABLE_DATA")  # fmt: skip
+    return parser.parse_intermixed_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = arguments(argv)
+    try:
+        return _main(args)
+    except InputError as error:
+        console.error(str(error))
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return STOPPED
+
+
+def _main(args: argparse.Namespace) -> int:
+    sweep = load_sweep(args.sweep)
+    machine = resources(args.jobs, args.threads)
+    profile, why = _profile(sweep, args.profile, machine)
+    looking = args.plan or args.status
+    store = Store(args.store, create=not looking)
+    cache = Path(os.environ.get("RETABLE_CACHE") or args.store / "data")
+    seeds, overrides = _seeds(args.seeds), _overrides(args.overrides)
+    given = _given_data(args.data)
+    names = data_names(sweep.expand(profile, None, seeds, overrides))
+    datasets, notices = _prepare(names, given, cache, looking)
+    identities = {name: DataIdentity(dataset.name, dataset.content) for name, dataset in datasets.items()}
+    rows = sweep.expand(profile, identities, seeds, overrides)
+    rows = _chosen(rows, args)
+    actions = [action for action in make_plan(rows, store, args.mode, machine.device) if _wanted(action, args)]
+    if args.first:
+        actions = [action for action in actions if action.works][:1]
+    console.header(sweep, profile, why, sweep.about(profile), list(datasets.values()), machine, args.store, notices)
+    if args.status:
+        console.status(actions, store)
+        return OK
+    console.plan(actions, machine.jobs, full=args.plan)
+    hours = sum(action.seconds for action in actions) / 3600
+    if args.budget is not None and hours > args.budget:
+        console.error(f"over budget: about {hours:.1f} device hours are left to run, --budget allows {args.budget:g}")
+        return OVER_BUDGET
+    if args.plan:
+        return OK
+    works = [action for action in actions if action.works or action.do == "leave"]
+    if not works:
+        failed = [action for action in actions if action.why.startswith("failed")]
+        console.say("Nothing to run: every cell is finished." if not failed else f"{len(failed)} cells failed earlier.")
+        return FAILED if failed else OK
+    site = Site(
+        store=str(args.store.resolve()),
+        cache=str(cache.resolve()),
+        data={name: str(path.resolve()) for name, path in given.items()},
+        device=machine.device,
+        threads=machine.threads,
+        workers=machine.workers,
+        backend=args.loader,
+        deadline=time.time() + _duration(args.deadline) if args.deadline else None,
+    )
+    for action in works:
+        store.request(action.cell.id, action.cell.config, action.cell.protocols)
+    return _launch(args, works, site, machine)
+
+
+def _launch(args: argparse.Namespace, actions: list[Action], site: Site, machine: Resources) -> int:
+    works = [Work(action.cell.id, _label(action), args.mode == "force") for action in actions]
+    if args.launcher == "slurm":
+        from benchmark.launch import slurm
+
+        if args.cluster is None:
+            raise InputError("--launcher slurm needs --cluster with a file of slurm/clusters/")
+        ids = slurm.submit(works, site, slurm.read_cluster(args.cluster), Path(site.store) / "slurm")
+        console.submitted(ids, args.sweep, args.store)
+        return OK
+    with console.Board(works, {action.cell.id: action.seconds for action in actions}, machine.jobs) as board:
+        ends = list(_follow(args, works, site, machine, board))
+    console.summary(ends, Path(site.store))
+    statuses = {end.status for end in ends}
+    if "failed" in statuses:
+        return FAILED
+    return STOPPED if "stopped" in statuses else OK
+
+
+def _follow(
+    args: argparse.Namespace, works: list[Work], site: Site, machine: Resources, board: console.Board
+) -> Iterator[Ended]:
+    watch: Watch = board.watch
+    running = (
+        inline.run(works, site, watch) if args.launcher == "inline" else local.run(works, site, machine, watch)
+    )
+    for end in running:
+        board.ended(end)
+        yield end
+
+
+def _profile(sweep: Sweep, asked: str | None, machine: Resources) -> tuple[str, str]:
+    if asked and asked != "auto":
+        sweep.about(asked)  # raises for an unknown profile
+        return asked, "as asked"
+    if machine.device == "cuda":
+        return "cifar10", "this machine has a CUDA device; the papers' scale is --profile imagenet"
+    return "smoke", "no CUDA device here; --profile cpu learns more, --profile cifar10 wants a GPU"
+
+
+def _given_data(arguments: list[str] | None) -> dict[str, Path]:
+    """--data, or RETABLE_DATA: data set -> path; "" stands for every set that is not named."""
+    variable = os.environ.get("RETABLE_DATA")
+    given = {}
+    for text in arguments or ([variable] if variable else []):
+        name, equals, path = text.partition("=")
+        given[name if equals else ""] = Path(path if equals else text)
+    return given
+
+
+def _prepare(
+    names: list[str], given: dict[str, Path], cache: Path, looking: bool
+) -> tuple[dict[str, Dataset], list[str]]:
+    """The data sets by name, converted if need be; when only looking, those that are already there. And what to say."""
+    datasets: dict[str, Dataset] = {}
+    notices = []
+    for name in names:
+        source = find(name, given.get(name) or given.get(""), cache)
+        found = prepared(source, cache)
+        if found is None and not looking:
+            with console.converting(source) as progress:
+                found = prepare(source, cache, progress=progress)
+        if found is None:
+            notices.append(f"{name} is not converted yet, so the ids below are provisional")
+        else:
+            datasets[name] = found
+        notices += [text for text in (found.note if found else source.notice,) if text and text not in notices]
+    return datasets, notices
+
+
+def _chosen(rows: list[Row], args: argparse.Namespace) -> list[Row]:
+    """The rows that `--only row=NAME` asks for, or all."""
+    wanted = [value for key, _, value in (text.partition("=") for text in args.only) if key == "row"]
+    names = {row.name.lower(): row for row in rows}
+    for name in wanted:
+        if name.lower() not in names:
+            raise InputError(f"--only row={name}: no such row; the rows are {', '.join(n.name for n in rows)}")
+    return [names[name.lower()] for name in wanted] if wanted else rows
+
+
+def _wanted(action: Action, args: argparse.Namespace) -> bool:
+    """Whether --cell and --only let this cell through. A cell without the setting does not match it."""
+    if args.cell and not any(action.cell.id.startswith(wanted) for wanted in args.cell):
+        return False
+    found = {".".join(path): str(leaf).lower() for path, leaf in leaves(action.cell.config)}
+    conditions = [text.partition("=") for text in args.only]
+    return all(found.get(key) == value.lower() for key, _, value in conditions if key != "row")
+
+
+def _overrides(pairs: list[str]) -> dict[str, Any]:
+    from benchmark.plan.document import scalar
+
+    values = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InputError(f"command line: expected key=value such as epochs=2, found '{pair}'")
+        values[key] = scalar(value)
+    return values
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--seeds {text}: expected whole numbers with commas, such as 0,1,2") from None
+
+
+def _duration(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600}
+    try:
+        return float(text[:-1]) * units[text[-1]] if text[-1] in units else float(text)
+    except (ValueError, IndexError):
+        raise InputError(f"--deadline {text}: expected a time such as 90s, 9m or 2h") from None
+
+
+def _label(action: Action) -> str:
+    more = f" (+{len(action.rows) - 1})" if len(action.rows) > 1 else ""
+    return f"{action.rows[0]}{more}, seed {action.cell.seed}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

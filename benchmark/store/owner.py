@@ -1,0 +1,151 @@
+"""Who runs a cell: a claim that exactly one process holds, kept alive by a heartbeat, taken over when its holder is gone.
+
+`owner.json` is created with O_CREAT | O_EXCL, so of two processes one wins. Its `token` counts the times the cell has been
+started: a checkpoint writer whose token is no longer the newest has been replaced and must not write (a node that was
+declared lost may still be alive).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import InputError
+from benchmark.store.record import read_json, storage_error, write_json
+
+HEARTBEAT = 10.0  # seconds between heartbeats
+STALE = 120.0  # seconds without one after which a holder on another host counts as gone
+
+
+class Replaced(Exception):
+    """Another process has taken this cell over; stop without writing."""
+
+
+def process_start(pid: int) -> str | None:
+    """When the process started, in clock ticks since boot: tells a process from a later one with the same number."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+def alive(owner: dict[str, Any]) -> bool:
+    """Whether the holder still runs: asked of the system on its own host, judged by the heartbeat elsewhere."""
+    if owner.get("released"):
+        return False
+    if owner.get("host") == socket.gethostname():
+        started = process_start(int(owner["pid"]))
+        return started is not None and started == owner.get("process_start")
+    return time.time() - float(owner.get("heartbeat", 0)) < STALE
+
+
+class Claim:
+    """A held cell. Use `Claim.take`; call `beat` now and then, `check` before writing, `release` at the end."""
+
+    def __init__(self, path: Path, owner: dict[str, Any]) -> None:
+        self.path = path
+        self.owner = owner
+        self._last = time.monotonic()
+        self._lock = threading.Lock()
+
+    @property
+    def token(self) -> int:
+        return int(self.owner["token"])
+
+    @classmethod
+    def take(cls, folder: Path) -> Claim | None:
+        """The claim on this cell's folder, or None when a living process holds it."""
+        path = folder / "owner.json"
+        token = 1
+        for _ in range(8):
+            try:
+                owner = read_json(path)
+            except InputError:
+                owner = {"token": 0} if path.exists() else None
+            if owner is not None:
+                if "pid" in owner and alive(owner):
+                    return None
+                token = int(owner.get("token", 0)) + 1
+                if not _set_aside(path, owner):
+                    continue  # somebody else was quicker; look again
+            fresh = {
+                "token": token,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "process_start": process_start(os.getpid()),
+                "job": os.environ.get("SLURM_JOB_ID"),
+                "nonce": uuid.uuid4().hex,
+                "started": time.time(),
+                "heartbeat": time.time(),
+                "progress": {},
+            }
+            try:
+                handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise storage_error(path, error) from error
+            with os.fdopen(handle, "w") as file:
+                json.dump(fresh, file)
+            return cls(path, fresh)
+        return None
+
+    def beat(self, progress: dict[str, Any] | None = None, force: bool = False) -> None:
+        """Say that the holder lives and how far it is; cheap, writes at most every HEARTBEAT seconds unless forced."""
+        with self._lock:
+            if progress is not None:
+                self.owner["progress"] = progress
+            if not force and time.monotonic() - self._last < HEARTBEAT:
+                return
+            self._last = time.monotonic()
+            self.check()
+            self.owner["heartbeat"] = time.time()
+            write_json(self.path, self.owner)
+
+    def check(self) -> None:
+        """Raise Replaced if the cell has been taken over."""
+        try:
+            nonce = read_json(self.path).get("nonce")
+        except InputError:
+            nonce = None
+        if nonce != self.owner["nonce"]:
+            raise Replaced(f"{self.path}: this cell has been taken over by another process")
+
+    def release(self, state: str, note: str = "") -> None:
+        """Give the cell back: `done`, `stopped` (work left, checkpoint written) or `failed` with a note."""
+        with self._lock:
+            try:
+                self.check()
+            except Replaced:
+                return
+            self.owner |= {"released": state, "note": note, "heartbeat": time.time()}
+            write_json(self.path, self.owner)
+
+
+def _set_aside(path: Path, judged: dict[str, Any]) -> bool:
+    """Remove a dead claim; False when the file is no longer the one that was judged dead."""
+    aside = path.with_name(f".owner.{uuid.uuid4().hex[:8]}.old")
+    try:
+        path.rename(aside)
+    except FileNotFoundError:
+        return False
+    try:
+        moved = read_json(aside)
+    except InputError:
+        moved = {"token": 0}
+    if moved.get("nonce") == judged.get("nonce"):
+        aside.unlink()
+        return True
+    try:  # a living claim was caught between reading and renaming: put it back
+        os.link(aside, path)
+    except FileExistsError:
+        pass
+    finally:
+        aside.unlink()
+    return False

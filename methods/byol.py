@@ -1,0 +1,123 @@
+"""BYOL: Bootstrap your own latent (Grill et al., 2020, arXiv 2006.07733), with every switch of its norm debate.
+
+For two views v, v' of an image, online weights theta, target weights xi:
+
+    y = f_theta(v)      z = g_theta(y)      q = q_theta(z)            encoder, projector, predictor
+    z'_xi = g_xi(f_xi(v'))                                            target, no gradient
+    L = |q/|q| - z'_xi/|z'_xi||^2 = 2 - 2 cos(q, z'_xi)               equation 2
+    minimize L(v, v') + L(v', v) in theta                             both directions, summed
+    xi <- tau xi + (1 - tau) theta                                    after the step
+    tau = 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2                  at step k of K
+
+Should reach, ImageNet linear top-1, ResNet-50: 74.3 at 1000 epochs (table 1a), 72.5 at 300 (table 5a, tau_base 0.99).
+Switches, and where their rows are printed:
+    encoder/projector/predictor norm   Richemond et al. (2010.10241), table 1; GN + WS 73.9 (abstract)
+                                       Fetterman & Albrecht's blog: STL-10, BN/BN 57.7, no norm in the heads 28.3
+    target: ema | online | frozen      BYOL table 5a: tau_base 0.99 72.5, tau = 0 0.3, tau = 1 (constant, random) 18.8
+    predict, stop_gradient             BYOL section 5 and SimSiam (2011.10566), table 1 and figure 2
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from methods.base import Method, Step
+from methods.encoders import EncoderConfig
+from methods.heads import HeadConfig, mlp, out_dim
+from methods.losses import cosine_regression
+from methods.momentum import copy_into, cosine_to_one, ema_update, frozen_copy
+from methods.telemetry import pair_cosine, std_ratio
+
+_HEAD = HeadConfig(layers=2, hidden=4096, out=256, norm="batch", final_bias=False)
+
+
+@dataclass(frozen=True)
+class BYOLConfig:
+    """projector, predictor: the heads g and q; they must end in the same width.
+    predict: without it q is the identity.
+    target: `ema` as the paper; `online` is tau = 0, the online network itself; `frozen` is tau = 1, it never moves.
+    stop_gradient: false lets the gradient through the target branch too; only target `online` has one to let through.
+    target_ema: tau_base.
+    loss_scale: multiplies the loss; 0.5 is the blog's "1 - cos" in each direction.
+    """
+
+    projector: HeadConfig = _HEAD
+    predictor: HeadConfig = _HEAD
+    predict: bool = field(default=True, metadata={"governs": {"false": ["predictor"]}})
+    target: Literal["ema", "online", "frozen"] = field(
+        default="ema", metadata={"governs": {"online": ["target_ema"], "frozen": ["target_ema"]}}
+    )
+    stop_gradient: bool = field(default=True, metadata={"needs": {"false": {"target": "online"}}})
+    target_ema: float = 0.996
+    loss_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.target not in ("ema", "online", "frozen"):
+            raise ValueError(f"target must be ema, online or frozen, not '{self.target}'")
+        if not self.stop_gradient and self.target != "online":
+            raise ValueError(f"stop_gradient: false needs target: online; a target '{self.target}' is not trained")
+        if not 0.0 <= self.target_ema <= 1.0:
+            raise ValueError(f"target_ema must be in [0, 1], not {self.target_ema}")
+
+
+class BYOL(Method):
+    NAME = "byol"
+    VERSION = 1
+    PAPER = "grill2020byol arXiv:2006.07733"
+    NUM_VIEWS = 2
+    RECIPE = "byol"
+    DEPARTS: ClassVar[tuple[str, ...]] = (
+        "The target starts as a copy of the online network, as the batch-norm blog's does; BYOL's released code draws "
+        "its weights separately and reports no difference.",
+        "Batch statistics are those of one process's batch; BYOL's released code synchronizes them over all cores.",
+        "The encoder is torchvision's ResNet with its He initialization; BYOL's is Haiku's, initialized otherwise.",
+        "The heads' hidden layers have no bias before a batch norm, which would subtract it; BYOL's released code has "
+        "one.",
+        "The target moves after the optimizer, by a schedule in steps, as in the paper; the batch-norm blog's script "
+        "moves it before the optimizer and changes tau once an epoch.",
+    )
+    Config = BYOLConfig
+
+    def __init__(self, config: BYOLConfig, encoder: EncoderConfig, *, num_classes: int) -> None:
+        super().__init__(config, encoder, num_classes=num_classes)
+        width = out_dim(self.dim, config.projector)
+        self.projector = mlp(self.dim, config.projector)
+        self.predictor = mlp(width, config.predictor) if config.predict else nn.Identity()
+        if config.predict and out_dim(width, config.predictor) != width:
+            raise ValueError(f"predictor.out is {config.predictor.out}, but the projector's output has {width}")
+        self.target = None if config.target == "online" else frozen_copy(self.encoder, self.projector)
+
+    def prepare(self, views: list[Tensor]) -> None:
+        super().prepare(views)
+        if self.target is not None:
+            copy_into(self.target, self.encoder, self.projector)
+
+    def loss(self, views: list[Tensor], index: Tensor, labels: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        # View by view, never concatenated: a batch norm must see the statistics of one view at a time.
+        z = [self.project(view) for view in views]  # 2 of B x d
+        q = [self.predictor(z_i) for z_i in z]
+        t = self._targets(views, z)
+        loss = cosine_regression(q[0], t[1]) + cosine_regression(q[1], t[0])
+        loss = self.config.loss_scale * loss
+        return loss, {"std": std_ratio(z[0]), "pair_cosine": pair_cosine(z[0])}
+
+    def _targets(self, views: list[Tensor], z: list[Tensor]) -> list[Tensor]:
+        if self.target is None:
+            return [z_i.detach() for z_i in z] if self.config.stop_gradient else z
+        with torch.no_grad():
+            return [self.target(view) for view in views]
+
+    def after_step(self, step: Step) -> None:
+        if self.target is not None and self.config.target == "ema":
+            tau = cosine_to_one(self.config.target_ema, step.fraction)
+            ema_update(self.target, self.encoder, self.projector, momentum=tau)
+
+    def project(self, images: Tensor) -> Tensor:
+        return self.projector(self.encoder(images))
+
+    def outputs(self, images: Tensor) -> Tensor:
+        return self.predictor(self.project(images))

@@ -1,0 +1,44 @@
+"""The same encoder trained with labels, the upper row of a sweep: what data, scale and optimizer allow.
+
+    L = cross-entropy(W f(v) + b, label)
+
+Should reach 76.5 on ImageNet with ResNet-50 (MoCo v2, 2003.04297, table 1, row "supervised").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from methods.base import Method, Step
+from methods.encoders import EncoderConfig
+from methods.losses import classification
+from methods.telemetry import pair_cosine, std_ratio
+
+
+@dataclass(frozen=True)
+class SupervisedConfig:
+    """label_smoothing: probability spread evenly over all classes."""
+
+    label_smoothing: float = 0.0
+
+
+class Supervised(Method):
+    NAME = "supervised"
+    VERSION = 1
+    PAPER = "he2016resnet arXiv:1512.03385"
+    NUM_VIEWS = 1
+    RECIPE = "supervised"
+    Config = SupervisedConfig
+
+    def __init__(self, config: SupervisedConfig, encoder: EncoderConfig, *, num_classes: int) -> None:
+        super().__init__(config, encoder, num_classes=num_classes)
+        self.classifier = nn.Linear(self.dim, num_classes)
+
+    def loss(self, views: list[Tensor], index: Tensor, labels: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        y = self.features(views[0])  # B x D
+        logits = self.classifier(y)  # B x C
+        accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
+        loss = classification(logits, labels, self.config.label_smoothing)
+        return loss, {"accuracy": accuracy, "std": std_ratio(y), "pair_cosine": pair_cosine(y)}

@@ -1,0 +1,156 @@
+"""From runs to numbers: the seeds of one row, their mean and its interval, and everything that must not be mixed in.
+
+Runs of different data, method versions or protocol settings never share a number. `measure` uses the current version and
+protocol; where only older runs exist they are used among themselves and the result says so.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scipy.special import stdtrit  # quantile of Student's t; scipy.stats would cost a second of import
+
+from reports.evidence import Data, Run
+from reports.metrics import Metric
+from reports.planned import PlannedRow
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over random seeds. std is the sample standard deviation (n - 1); the interval is Student's t at `LEVEL`.
+
+    With one seed there is neither: std, low and high are None.
+    """
+
+    values: tuple[float, ...]
+    mean: float
+    std: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def n(self) -> int:
+        return len(self.values)
+
+    @property
+    def half_width(self) -> float | None:
+        return None if self.high is None else self.high - self.mean
+
+
+def t_quantile(degrees: float, level: float = LEVEL) -> float:
+    """How many standard errors a two-sided interval of this level reaches to either side."""
+    return float(stdtrit(degrees, 0.5 + level / 2))
+
+
+def estimate(values: Sequence[float], level: float = LEVEL) -> Estimate:
+    """Mean and t interval of at least one value."""
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Estimate(tuple(values), mean, None, None, None)
+    std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    half = t_quantile(n - 1, level) * std / math.sqrt(n)
+    return Estimate(tuple(values), mean, std, mean - half, mean + half)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the runs of one row say about one metric.
+
+    estimate is None when no run has a value for it; `missing` then says why. stale: why these runs are not of the current
+    method or protocol ('' when they are). left_out: sentences on runs that exist but are not in the number.
+    """
+
+    estimate: Estimate | None = None
+    diverged: int = 0
+    runs: tuple[str, ...] = ()
+    stale: str = ""
+    missing: str = ""
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def n(self) -> int:
+        return self.estimate.n if self.estimate else 0
+
+
+NOT_RUN = Measured(missing="no record")
+
+
+def measure(planned: PlannedRow, runs: Sequence[Run], metric: Metric, data: Data | None) -> Measured:
+    """The number of one cell of the table, from the runs of its row on this data."""
+    usable = [run for run in runs if data is None or run.data == data]
+    if not usable:
+        return NOT_RUN
+    variants: dict[tuple[int, str], list[tuple[Run, float | None]]] = {}
+    unevaluated = []
+    for run in usable:
+        if run.diverged:
+            variants.setdefault((run.version, _current(planned, metric)), []).append((run, None))
+            continue
+        known = False
+        for record in run.evaluations.get(metric.stage, []):
+            value = (record.get("metrics") or {}).get(metric.key)
+            if isinstance(value, int | float) and math.isfinite(value):
+                variants.setdefault((run.version, _settings(record.get("protocol"))), []).append((run, float(value)))
+                known = True
+        if not known:
+            unevaluated.append(run)
+    if not variants:
+        return Measured(
+            missing=f"{_count(len(unevaluated), 'run')} trained, {metric.stage} evaluation missing",
+            runs=tuple(run.id for run in unevaluated),
+        )
+    wanted = (planned.version, _current(planned, metric))
+    chosen = (
+        wanted
+        if wanted in variants
+        else max(variants, key=lambda variant: (variant[0], len(variants[variant]), variant))
+    )
+    left_out = [
+        f"{_count(len(members), 'run')} {_why_other(variant, chosen, planned, metric)} left out"
+        for variant, members in sorted(variants.items())
+        if variant != chosen
+    ]
+    if unevaluated:
+        left_out.append(f"{_count(len(unevaluated), 'run')} without a {metric.stage} evaluation left out")
+    members = variants[chosen]
+    values = [value for _, value in members if value is not None]
+    return Measured(
+        estimate=estimate(values) if values else None,
+        diverged=len(members) - len(values),
+        runs=tuple(run.id for run, _ in members),
+        stale="" if chosen == wanted else _why_other(chosen, wanted, planned, metric),
+        missing="" if values else "diverged",
+        left_out=tuple(left_out),
+    )
+
+
+def _current(planned: PlannedRow, metric: Metric) -> str:
+    return _settings(planned.protocols.get(metric.stage))
+
+
+def _settings(protocol: dict[str, Any] | None) -> str:
+    return json.dumps(protocol, sort_keys=True)
+
+
+def _why_other(variant: tuple[int, str], other: tuple[int, str], planned: PlannedRow, metric: Metric) -> str:
+    """How this variant of a row differs from another one, in the words of a caption."""
+    reasons = []
+    if variant[0] != other[0]:
+        reasons.append(f"of {planned.method} version {variant[0]} (the code is at {planned.version})")
+    if variant[1] != other[1]:
+        mine, theirs = (json.loads(settings) or {} for settings in (variant[1], other[1]))
+        changed = [key for key in sorted({*mine, *theirs}) if mine.get(key) != theirs.get(key) and key != "name"]
+        shown = ", ".join(f"{key} = {mine.get(key)}" for key in changed)
+        reasons.append(f"with another {metric.stage} protocol ({shown})")
+    return " ".join(reasons)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

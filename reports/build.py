@@ -1,0 +1,69 @@
+"""A report from end to end: folders in, tables and files out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.store.record import storage_error, write_bytes
+from reports import render_csv, render_latex, render_markdown
+from reports.assemble import Report, assemble
+from reports.evidence import Evidence, read_evidence
+from reports.planned import read_plan
+from reports.reference import read_references
+from reports.spec import read_tables
+from reports.table import Table
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a report reads from. root: the folder that the tables' sweep paths start from."""
+
+    stores: Sequence[Path]
+    root: Path = ROOT
+    tables: Path = ROOT / "reports" / "tables"
+    references: Path = ROOT / "reports" / "reference"
+
+
+def load(
+    sources: Sources, tables: Iterable[str] = (), profile: str | None = None, store: str = ""
+) -> tuple[Report, Evidence]:
+    """Read everything and join it. `store`: the folder to name in the commands when it is not the usual one.
+
+    Raises InputError for a table, profile, sweep or reference row that does not exist.
+    """
+    specs = read_tables(sources.tables, read_references(sources.references), tables)
+    plans = {sweep: read_plan(sources.root, sweep, store) for sweep in dict.fromkeys(spec.sweep for spec in specs)}
+    evidence = read_evidence(sources.stores)
+    return assemble(specs, plans, evidence, profile), evidence
+
+
+def write(report: Report, out: Path, figures: bool = True) -> Path:
+    """Write TABLE.md, .tex, .csv, index.html and figures/ below `out`; returns the page. Raises InputError when it cannot."""
+    from reports import render_html
+    from reports.figures import Drawing, draw
+    from reports.figures import write as write_figures
+
+    drawings: dict[str, list[Drawing]] = {}
+    try:
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(out, error) from error
+    if figures:
+        for table in report.tables:
+            if table.has_runs:
+                drawings[table.slug] = draw(table, report.runs)
+                write_figures(drawings[table.slug], out / "figures")
+    groups: dict[str, list[Table]] = {}
+    for table in report.tables:
+        groups.setdefault(table.id, []).append(table)
+    for name, tables in groups.items():
+        write_bytes(out / f"{name}.md", render_markdown.render(tables, report.warnings).encode())
+        write_bytes(out / f"{name}.tex", render_latex.render(tables).encode())
+        write_bytes(out / f"{name}.csv", render_csv.render(tables).encode())
+    page = out / "index.html"
+    write_bytes(page, render_html.render(report, drawings).encode())
+    return page

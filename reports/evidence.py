@@ -1,0 +1,132 @@
+"""The finished runs a report rests on: records of a store and the committed ones, read once, never changed.
+
+A file that cannot be read costs itself and nothing else: it is named in `warnings` and the rest is used. This is the only
+module here that touches `benchmark.store`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import InputError
+from benchmark.plan.cell import group_key
+from benchmark.store.record import storage_error, write_json
+from benchmark.store.store import CellRecord, Store
+
+
+@dataclass(frozen=True, order=True)
+class Data:
+    """Which images a run saw. Two contents of one name (a re-encoded copy, say) are two different data sets."""
+
+    name: str
+    content: str
+    note: str = field(default="", compare=False)
+
+    @property
+    def shown(self) -> str:
+        return f"{self.name} ({self.note + ', ' if self.note else ''}content {self.content})"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished cell. `key` is what it shares with the other seeds of its row, under any VERSION of its method."""
+
+    id: str
+    key: str
+    seed: int
+    version: int
+    data: Data
+    diverged: bool
+    record: dict[str, Any]
+    evaluations: dict[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All runs by key, and a sentence for everything that had to be left out."""
+
+    runs: dict[str, list[Run]]
+    warnings: tuple[str, ...]
+
+    def all(self) -> Iterable[Run]:
+        return (run for runs in self.runs.values() for run in runs)
+
+
+def experiment_key(config: dict[str, Any]) -> str:
+    """What the seeds of a row share (see benchmark.plan.cell.group_key), whatever VERSION of the method ran them."""
+    return group_key({name: value for name, value in config.items() if name != "version"})
+
+
+def read_evidence(folders: Iterable[Path]) -> Evidence:
+    """Read every folder that exists; where two hold the same cell the earlier folder's record is used."""
+    found: dict[str, Run] = {}
+    warnings: list[str] = []
+    for folder in folders:
+        for cell in Store(folder).cells():
+            warnings += cell.problems
+            if cell.record is None:
+                continue
+            try:
+                run = _run(cell, cell.record)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                path = cell.folder / "record.json"
+                warnings.append(f"{path}: not a record of a cell ({type(error).__name__}: {error}); it is left out")
+                continue
+            known = found.get(run.id)
+            if known is None:
+                found[run.id] = run
+            elif _numbers(known) != _numbers(run):
+                warnings.append(
+                    f"{cell.folder}: disagrees with the record of the same cell read before; that one is used"
+                )
+    runs: dict[str, list[Run]] = {}
+    for run in sorted(found.values(), key=lambda run: (run.seed, run.id)):
+        runs.setdefault(run.key, []).append(run)
+    return Evidence(runs, tuple(warnings))
+
+
+def _run(cell: CellRecord, record: dict[str, Any]) -> Run:
+    config, data = record["config"], record["config"]["data"]
+    return Run(
+        id=cell.id,
+        key=experiment_key(config),
+        seed=int(config["seed"]),
+        version=int(config["version"]),
+        data=Data(str(data["name"]), str(data["content"]), str((record.get("data") or {}).get("note") or "")),
+        diverged=record["status"] == "diverged",
+        record=record,
+        evaluations=cell.evaluations,
+    )
+
+
+def _numbers(run: Run) -> dict[str, Any]:
+    """What two copies of one cell must agree on: the evaluations both have, and whether it diverged."""
+    numbers = {record["id"]: record["metrics"] for records in run.evaluations.values() for record in records}
+    return {"diverged": run.diverged, **numbers}
+
+
+def export(runs: Iterable[Run], target: Path) -> int:
+    """Write runs as compact records (no checkpoint, no log) in the layout of a store. Returns how many."""
+    count = 0
+    for run in runs:
+        folder = target / "cells" / run.id
+        try:
+            (folder / "evaluations").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(folder, error) from error
+        for records in run.evaluations.values():
+            for record in records:
+                write_json(folder / "evaluations" / f"{record['id']}.json", record)
+        write_json(folder / "record.json", run.record)
+        count += 1
+    return count
+
+
+def existing(store: Path, records: Path, explicit: bool) -> list[Path]:
+    """The folders to read, the store first. Raises InputError when a store that was asked for by name is not there."""
+    if explicit and not store.is_dir():
+        raise InputError(f"{store}: no such store; name the folder that the runs were written to with --store")
+    return [folder for folder in (store, records) if folder.is_dir()]

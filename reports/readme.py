@@ -1,0 +1,91 @@
+"""Numbers in a text file come from here: what stands between two markers is replaced by the report.
+
+<!-- report:begin byol_bn_blog -->   every shown profile of a table; `byol_bn_blog/cpu` only that profile
+<!-- report:end byol_bn_blog -->     `claims`: which claims hold at which scale
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from benchmark.errors import InputError, nearest
+from benchmark.store.record import write_bytes
+from reports import captions
+from reports.assemble import Report
+from reports.overview import overview
+from reports.render_markdown import claims_of, escape, grid, rows_of
+from reports.table import Table
+
+_MARKER = re.compile(r"^<!-- report:(begin|end) (\S+) -->[ \t]*$", re.MULTILINE)
+
+
+def rewrite(path: Path, report: Report) -> bool:
+    """Replace every marked part of the file; returns whether anything changed. Raises InputError for markers that do not pair
+    up or a name the report does not have."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text ({error})") from None
+    marks = list(_MARKER.finditer(text))
+    if not marks:
+        raise InputError(f"{path}: has no line '<!-- report:begin NAME -->'; put one where a table should stand")
+    parts, at = [], 0
+    for begin, end in _pairs(path, text, marks):
+        parts += [text[at : begin.end()], "\n\n", _content(path, text, begin, report).strip(), "\n\n"]
+        at = end.start()
+    new = "".join([*parts, text[at:]])
+    if new != text:
+        write_bytes(path, new.encode())
+    return new != text
+
+
+def _pairs(path: Path, text: str, marks: list[re.Match[str]]) -> list[tuple[re.Match[str], re.Match[str]]]:
+    pairs = []
+    for i in range(0, len(marks), 2):
+        begin, end = marks[i], marks[i + 1] if i + 1 < len(marks) else None
+        if begin[1] != "begin" or end is None or end[1] != "end" or begin[2] != end[2]:
+            raise InputError(
+                f"{path}:{_line(text, begin)}: expected a begin and an end marker of the same name, not nested"
+            )
+        pairs.append((begin, end))
+    return pairs
+
+
+def _content(path: Path, text: str, mark: re.Match[str], report: Report) -> str:
+    name = mark[2]
+    if name == "claims":
+        return claims_overview(report)
+    wanted = name.split("/")
+    tables = [table for table in report.tables if name == table.id]
+    if len(wanted) == 2:
+        tables = [table for table in report.every if [table.id, table.profile] == wanted]
+    if not tables:
+        known = ["claims", *dict.fromkeys(table.id for table in report.tables)]
+        raise InputError(
+            f"{path}:{_line(text, mark)}: the report has no '{name}'; it has {', '.join(known)}{nearest(name, known)}"
+        )
+    return "\n\n".join(_short(table) for table in tables)
+
+
+def _short(table: Table) -> str:
+    """A table for running text: heading, where it was measured, numbers, marks, claims."""
+    lines = [f"**{escape(captions.heading(table))}**, {escape(table.where)}", rows_of(table)]
+    notes = [*([f"Not comparable: {table.scale}"] if table.scale else []), *captions.legend(table)]
+    if notes:
+        lines.append(escape(". ".join(notes) + "."))
+    if table.claims:
+        lines.append(claims_of(table))
+    return "\n\n".join(lines)
+
+
+def claims_overview(report: Report) -> str:
+    """The overview of claims as a Markdown table."""
+    scopes, lines = overview(report)
+    rows = [[escape(line.claim.says), *(escape(line.words.get(scope, "")) for scope in scopes)] for line in lines]
+    header = ["claim", *(escape(scope.shown) for scope in scopes)]
+    return grid(header, rows, [False] * len(header))
+
+
+def _line(text: str, mark: re.Match[str]) -> int:
+    return text.count("\n", 0, mark.start()) + 1

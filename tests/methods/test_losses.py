@@ -1,0 +1,169 @@
+"""Losses against slow, obvious versions in float64, values and gradients; degenerate inputs by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from methods.losses import classification, cosine_regression, info_nce
+from methods.telemetry import pair_cosine, std_ratio
+
+
+def slow_cosine_regression(p: Tensor, z: Tensor) -> Tensor:
+    total = p.new_zeros(())
+    for i in range(len(p)):
+        a = p[i] / torch.sqrt((p[i] * p[i]).sum())
+        b = z[i] / torch.sqrt((z[i] * z[i]).sum())
+        for j in range(p.shape[1]):
+            total = total + (a[j] - b[j]) ** 2
+    return total / len(p)
+
+
+def slow_info_nce(q: Tensor, k: Tensor, queue: Tensor, tau: float) -> Tensor:
+    total = q.new_zeros(())
+    for i in range(len(q)):
+        a = q[i] / torch.sqrt((q[i] * q[i]).sum())
+        b = k[i] / torch.sqrt((k[i] * k[i]).sum())
+        positive = torch.exp((a * b).sum() / tau)
+        everything = positive
+        for key in queue:
+            everything = everything + torch.exp((a * key).sum() / tau)
+        total = total - torch.log(positive / everything)
+    return total / len(q)
+
+
+def slow_classification(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    classes = logits.shape[1]
+    total = logits.new_zeros(())
+    for row, label in zip(logits, labels, strict=True):
+        log_p = row - torch.log(torch.exp(row).sum())
+        for c in range(classes):
+            total = total - ((1 - smoothing) * float(c == label) + smoothing / classes) * log_p[c]
+    return total / len(logits)
+
+
+def assert_same(fast: Callable[..., Tensor], slow: Callable[..., Tensor], *inputs: Tensor) -> None:
+    for x in inputs:
+        x.requires_grad_(True)
+    values, gradients = [], []
+    for function in (fast, slow):
+        value = function(*inputs)
+        values.append(value)
+        gradients.append(torch.autograd.grad(value, inputs))
+    torch.testing.assert_close(values[0], values[1], rtol=1e-6, atol=1e-9)
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
+
+
+def random64(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def unit64(*shape: int, seed: int = 0) -> Tensor:
+    return torch.nn.functional.normalize(random64(*shape, seed=seed), dim=1)
+
+
+def test_cosine_regression_is_the_obvious_one() -> None:
+    assert_same(cosine_regression, slow_cosine_regression, random64(5, 7), 3.0 * random64(5, 7, seed=1))
+
+
+@pytest.mark.parametrize("tau", [0.07, 0.2, 1.0])
+def test_info_nce_is_the_obvious_one(tau: float) -> None:
+    queue = unit64(11, 6, seed=2)
+    assert_same(
+        lambda q, k: info_nce(q, k, queue, tau),
+        lambda q, k: slow_info_nce(q, k, queue, tau),
+        random64(4, 6),
+        2.0 * random64(4, 6, seed=1),
+    )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_classification_is_the_obvious_one(smoothing: float) -> None:
+    labels = torch.tensor([0, 4, 2, 2])
+    assert_same(
+        lambda x: classification(x, labels, smoothing),
+        lambda x: slow_classification(x, labels, smoothing),
+        random64(4, 5),
+    )
+
+
+def test_cosine_regression_at_its_extremes() -> None:
+    z = random64(6, 8)
+    assert cosine_regression(5.0 * z, z).item() == pytest.approx(0.0, abs=1e-12)
+    assert cosine_regression(-z, z).item() == pytest.approx(4.0)
+    eye = torch.eye(4, dtype=torch.float64)
+    assert cosine_regression(eye, eye.roll(1, dims=0)).item() == pytest.approx(2.0)
+
+
+def test_cosine_regression_of_zero_vectors_is_finite() -> None:
+    p = torch.zeros(3, 4, requires_grad=True)
+    loss = cosine_regression(p, torch.ones(3, 4))
+    loss.backward()
+    assert loss.item() == pytest.approx(2.0)
+    assert p.grad is not None and p.grad.isfinite().all()
+
+
+def test_info_nce_of_perfect_features_costs_nearly_nothing() -> None:
+    """With the positive not in the queue; MoCo's trap, queueing first, would cost log 2 here."""
+    keys = torch.eye(8, dtype=torch.float64)
+    perfect = info_nce(keys[:4], keys[:4], keys[4:], 0.07)
+    assert perfect.item() < 1e-5
+    trapped = info_nce(keys[:4], keys[:4], keys[:4], 0.07)
+    assert trapped.item() == pytest.approx(math.log(2.0), abs=1e-5)
+
+
+def test_info_nce_of_identical_features_is_the_log_of_the_count() -> None:
+    same = torch.ones(5, 3, dtype=torch.float64)
+    queue = torch.nn.functional.normalize(torch.ones(9, 3, dtype=torch.float64), dim=1)
+    assert info_nce(same, same, queue, 0.2).item() == pytest.approx(math.log(10.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_losses_widen_half_precision_and_leave_autocast(dtype: torch.dtype) -> None:
+    q, k = random64(16, 32).to(dtype), random64(16, 32, seed=1).to(dtype)
+    queue = unit64(64, 32, seed=2).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = [cosine_regression(q, k), info_nce(q, k, queue, 0.07)]
+    outside = [cosine_regression(q.float(), k.float()), info_nce(q.float(), k.float(), queue, 0.07)]
+    for a, b in zip(inside, outside, strict=True):
+        assert a.dtype == torch.float32
+        assert torch.equal(a, b)
+
+
+def test_std_ratio_of_known_features() -> None:
+    assert std_ratio(torch.ones(50, 8)).item() == 0.0
+    eye = torch.eye(16, dtype=torch.float64)  # one-hot: each channel has mean 1/d and mean square 1/d
+    assert std_ratio(eye).item() == pytest.approx(math.sqrt(1 - 1 / 16))
+    assert std_ratio(random64(20000, 32)).item() == pytest.approx(1.0, abs=0.01)
+    assert std_ratio(random64(1, 4)).item() == 0.0
+    assert std_ratio(torch.zeros(3, 4)).item() == 0.0
+
+
+def test_std_ratio_is_the_obvious_one() -> None:
+    z = random64(9, 5) + 0.5
+    unit = [[float(v) / math.sqrt(sum(float(w) ** 2 for w in row)) for v in row] for row in z]
+    deviations = []
+    for j in range(5):
+        channel = [row[j] for row in unit]
+        mean = sum(channel) / 9
+        deviations.append(math.sqrt(sum((v - mean) ** 2 for v in channel) / 9))
+    assert std_ratio(z).item() == pytest.approx(sum(deviations) / 5 * math.sqrt(5), rel=1e-9)
+
+
+def test_pair_cosine_is_the_obvious_one() -> None:
+    z = random64(7, 5) + 0.5
+    cosines = [torch.cosine_similarity(z[i], z[j], dim=0).item() for i in range(7) for j in range(7) if i != j]
+    assert pair_cosine(z).item() == pytest.approx(sum(cosines) / len(cosines), rel=1e-9)
+    assert pair_cosine(torch.ones(4, 3)).item() == pytest.approx(1.0, abs=1e-6)
+    assert pair_cosine(torch.eye(4)).item() == pytest.approx(0.0, abs=1e-6)
+    assert math.isnan(pair_cosine(z[:1]).item())
+
+
+def test_telemetry_carries_no_gradient() -> None:
+    z = random64(4, 3).requires_grad_(True)
+    assert not std_ratio(z).requires_grad and not pair_cosine(z).requires_grad

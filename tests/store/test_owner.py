@@ -1,0 +1,92 @@
+"""Claims: one holder at a time, the dead are replaced, the replaced cannot write."""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from benchmark.store.owner import STALE, Claim, Replaced, process_start
+
+
+def test_a_held_cell_is_not_given_twice(tmp_path):
+    first = Claim.take(tmp_path)
+    assert first is not None
+    assert first.token == 1
+    assert Claim.take(tmp_path) is None
+    first.release("done")
+    second = Claim.take(tmp_path)
+    assert second is not None
+    assert second.token == 2
+
+
+def test_a_dead_holder_is_replaced_and_cannot_write(tmp_path):
+    code = "import sys; from pathlib import Path; from benchmark.store.owner import Claim; Claim.take(Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    taken = Claim.take(tmp_path)
+    assert taken is not None
+    assert taken.token == 2
+
+
+def test_the_replaced_holder_notices(tmp_path):
+    old = Claim.take(tmp_path)
+    owner = json.loads((tmp_path / "owner.json").read_text())
+    owner |= {"host": "elsewhere", "heartbeat": time.time() - 2 * STALE}  # lost from sight, but still running
+    (tmp_path / "owner.json").write_text(json.dumps(owner))
+    new = Claim.take(tmp_path)
+    assert new is not None
+    with pytest.raises(Replaced):
+        old.check()
+    with pytest.raises(Replaced):
+        old.beat(force=True)
+    old.release("done")  # silent, and without effect on the new claim
+    assert Claim.take(tmp_path) is None
+    new.check()
+
+
+def test_a_holder_elsewhere_lives_by_its_heartbeat(tmp_path):
+    Claim.take(tmp_path)
+    owner = json.loads((tmp_path / "owner.json").read_text()) | {"host": "elsewhere", "heartbeat": time.time()}
+    (tmp_path / "owner.json").write_text(json.dumps(owner))
+    assert Claim.take(tmp_path) is None
+
+
+def test_a_reused_process_number_is_not_the_holder(tmp_path):
+    Claim.take(tmp_path)
+    owner = json.loads((tmp_path / "owner.json").read_text())
+    assert owner["process_start"] == process_start(os.getpid())
+    (tmp_path / "owner.json").write_text(json.dumps(owner | {"process_start": "1"}))
+    assert Claim.take(tmp_path) is not None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1'])
+def test_a_torn_claim_is_replaced(tmp_path, content):
+    (tmp_path / "owner.json").write_text(content)
+    assert Claim.take(tmp_path) is not None
+
+
+def _race(folder, barrier, winners):
+    barrier.wait()
+    claim = Claim.take(folder)
+    if claim is not None:
+        winners.put(claim.owner["nonce"])
+        time.sleep(0.5)  # stay alive while the others look
+
+
+def test_of_many_at_once_one_wins(tmp_path):
+    context = multiprocessing.get_context("fork")
+    for stale in (False, True):
+        folder = tmp_path / str(stale)
+        folder.mkdir()
+        if stale:
+            (folder / "owner.json").write_text(json.dumps({"token": 3, "host": "gone", "pid": 1, "heartbeat": 0}))
+        barrier, winners = context.Barrier(8), context.Queue()
+        racers = [context.Process(target=_race, args=(folder, barrier, winners)) for _ in range(8)]
+        for racer in racers:
+            racer.start()
+        for racer in racers:
+            racer.join()
+        assert winners.qsize() == 1
