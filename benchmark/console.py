@@ -1,4 +1,4 @@
-"""What a run prints: header, plan, live board, status, summary. Readable at 80 columns, and as plain lines in a log file."""
+"""What a run prints: header, plan, live board, status, summary. Readable at 80 columns and, as plain lines, in a log."""
 
 from __future__ import annotations
 
@@ -146,9 +146,7 @@ def submitted(ids: list[str], sweep: Path, store: Path) -> None:
 @contextlib.contextmanager
 def converting(source: Source) -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar for the one-time conversion of a data set; call it with (what, done, total)."""
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=_out
-    )
+    bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=_out)
     with bar:
         task = bar.add_task(source.name, total=None)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)

@@ -1,10 +1,11 @@
 """One cell from start to end: claim it, train it from wherever it stands, evaluate it, leave records.
 
-Everything a cell is lies in its config; everything here that is not (device, threads, folders) only says where and how fast.
+What a cell is lies in its config; what is not in it (device, threads, folders) only says where and how fast it runs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import resource
 import time
@@ -16,7 +17,8 @@ from typing import Any
 
 import torch
 
-from benchmark.data import Dataset, open_loader, read_split
+from benchmark.data import Backend, open_loader, read_split
+from benchmark.data.datasets import Dataset
 from benchmark.data.split import Split, split
 from benchmark.errors import InputError
 from benchmark.evaluate.protocols import PROTOCOLS, extract
@@ -43,7 +45,7 @@ class Machine:
     device: str
     threads: int
     workers: int
-    backend: str = "auto"
+    backend: Backend = "auto"
 
     @property
     def torch_device(self) -> torch.device:
@@ -305,10 +307,8 @@ def _forget(folder: Path) -> None:
 
 
 def _release(claim: Claim, state: str, note: str) -> None:
-    try:
+    with contextlib.suppress(InputError):  # a full disk: the claim dies with this process, which is as good
         claim.release(state, note)
-    except InputError:
-        pass  # a full disk: the claim dies with this process, which is as good
 
 
 def _failure_class(error: Exception) -> str:

@@ -141,9 +141,7 @@ def _follow(
     args: argparse.Namespace, works: list[Work], site: Site, machine: Resources, board: console.Board
 ) -> Iterator[Ended]:
     watch: Watch = board.watch
-    running = (
-        inline.run(works, site, watch) if args.launcher == "inline" else local.run(works, site, machine, watch)
-    )
+    running = inline.run(works, site, watch) if args.launcher == "inline" else local.run(works, site, machine, watch)
     for end in running:
         board.ended(end)
         yield end
@@ -168,9 +166,7 @@ def _given_data(arguments: list[str] | None) -> dict[str, Path]:
     return given
 
 
-def _prepare(
-    names: list[str], given: dict[str, Path], cache: Path, looking: bool
-) -> tuple[dict[str, Dataset], list[str]]:
+def _prepare(names: list[str], given: dict[str, Path], cache: Path, looking: bool) -> tuple[dict[str, Dataset], list[str]]:
     """The data sets by name, converted if need be; when only looking, those that are already there. And what to say."""
     datasets: dict[str, Dataset] = {}
     notices = []

@@ -26,9 +26,7 @@ OK, BAD_INPUT = 0, 2
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m reports", description="Render the papers' tables from the records."
-    )
+    parser = argparse.ArgumentParser(prog="python -m reports", description="Render the papers' tables from the records.")
     parser.add_argument("--store", type=Path, help="where runs are; default: RETABLE_STORE or runs/")
     parser.add_argument("--records", type=Path, default=_RECORDS, help="committed records; default: reports/records/")
     parser.add_argument("--out", type=Path, default=_OUT, help="where to write; default: reports/build/")

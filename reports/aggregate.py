@@ -1,7 +1,7 @@
 """From runs to numbers: the seeds of one row, their mean and its interval, and everything that must not be mixed in.
 
-Runs of different data, method versions or protocol settings never share a number. `measure` uses the current version and
-protocol; where only older runs exist they are used among themselves and the result says so.
+Runs of different data, method versions or protocol settings never share a number. `measure` uses the current version
+and protocol; where only older runs exist they are used among themselves and the result says so.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def estimate(values: Sequence[float], level: float = LEVEL) -> Estimate:
 class Measured:
     """What the runs of one row say about one metric.
 
-    estimate is None when no run has a value for it; `missing` then says why. stale: why these runs are not of the current
-    method or protocol ('' when they are). left_out: sentences on runs that exist but are not in the number.
+    estimate is None when no run has a value for it; `missing` then says why. stale: why these runs are not of the
+    current method or protocol ('' when they are). left_out: sentences on runs that exist but are not in the number.
     """
 
     estimate: Estimate | None = None
@@ -107,11 +107,7 @@ def measure(planned: PlannedRow, runs: Sequence[Run], metric: Metric, data: Data
             runs=tuple(run.id for run in unevaluated),
         )
     wanted = (planned.version, _current(planned, metric))
-    chosen = (
-        wanted
-        if wanted in variants
-        else max(variants, key=lambda variant: (variant[0], len(variants[variant]), variant))
-    )
+    chosen = wanted if wanted in variants else max(variants, key=lambda variant: (variant[0], len(variants[variant]), variant))
     left_out = [
         f"{_count(len(members), 'run')} {_why_other(variant, chosen, planned, metric)} left out"
         for variant, members in sorted(variants.items())

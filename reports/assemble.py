@@ -1,9 +1,11 @@
-"""The join: table specs x sweep rows x evidence -> finished tables, at every profile and on every data set that has runs."""
+"""The join: table specs x sweep rows x evidence -> finished tables, at every profile and on every data set that has
+runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from benchmark.errors import InputError, nearest
 from reports import claims
@@ -22,8 +24,8 @@ MARKS = {"paper-text": "", "secondary": "†", "memory": "‡", "unverified": "�
 
 @dataclass(frozen=True)
 class Report:
-    """Everything a renderer needs. tables: those to show; every: also those of profiles at which nothing has run (for the
-    overview of claims). runs: by id. unused: how many readable runs belong to no row of any table."""
+    """Everything a renderer needs. tables: those to show; every: also those of profiles at which nothing has run (for
+    the overview of claims). runs: by id. unused: how many readable runs belong to no row of any table."""
 
     tables: tuple[Table, ...]
     every: tuple[Table, ...]
@@ -32,9 +34,7 @@ class Report:
     unused: int
 
 
-def assemble(
-    specs: Sequence[TableSpec], plans: Mapping[str, Plan], evidence: Evidence, profile: str | None = None
-) -> Report:
+def assemble(specs: Sequence[TableSpec], plans: Mapping[str, Plan], evidence: Evidence, profile: str | None = None) -> Report:
     """All tables. Without a profile: those at which something has run, or else the sweep's first, cheapest one.
 
     Raises InputError for a profile or a sweep row that does not exist.
@@ -69,7 +69,8 @@ def _check(spec: TableSpec, plan: Plan, profile: str | None) -> None:
 
 
 def _worth_showing(spec: TableSpec, table: Table) -> bool:
-    """A profile is shown when something of it was trained: its untrained baseline may come from another profile's runs."""
+    """A profile is shown when something of it was trained: its untrained baseline may come from another profile's
+    runs."""
     return any(row.runs for row in table.rows if row.id != spec.baseline)
 
 
@@ -81,14 +82,17 @@ def _tables(spec: TableSpec, profile: Profile, evidence: Evidence) -> list[Table
     for row_id, members in runs.items():
         for run in members:
             seen[run.data] = seen.get(run.data, 0) + (row_id != spec.baseline)
-    ranked: list[Data | None] = sorted(seen, key=lambda data: (-seen[data], data))  # type: ignore[assignment]
-    return [_table(spec, profile, planned, missing, runs, data) for data in ranked or [None]]
+    if not seen:
+        return [_table(spec, profile, planned, missing, runs, None)]
+    ranked = sorted(seen, key=lambda data: (-seen[data], data))
+    return [_table(spec, profile, planned, missing, runs, data) for data in ranked]
 
 
 def _planned(spec: TableSpec, profile: Profile) -> tuple[dict[str, PlannedRow], dict[str, str]]:
     """The rows that can be measured at this profile, and why the others cannot.
 
-    A profile may give each row the data its own paper used; a table holds rows of one data set only, that of its first row.
+    A profile may give each row the data its own paper used; a table holds rows of one data set only, that of its
+    first row.
     """
     planned: dict[str, PlannedRow] = {}
     missing: dict[str, str] = {}
@@ -116,16 +120,12 @@ def _table(
 ) -> Table:
     measured = {
         (row_id, metric.id): (
-            measure(planned[row_id], runs[row_id], metric, data)
-            if row_id in planned
-            else Measured(missing=missing[row_id])
+            measure(planned[row_id], runs[row_id], metric, data) if row_id in planned else Measured(missing=missing[row_id])
         )
         for row_id in spec.rows
         for metric in (*spec.columns, COLLAPSE)
     }
-    scales = {
-        row_id: _scale(spec, profile, row, data) for row_id, row in planned.items() if spec.rows[row_id].reference
-    }
+    scales = {row_id: _scale(spec, profile, row, data) for row_id, row in planned.items() if spec.rows[row_id].reference}
     columns = (
         Column("label", "row"),
         *(Column("setting", name) for name in spec.settings),
@@ -136,9 +136,7 @@ def _table(
         Column("verdict", "verdict"),
     )
     rows = tuple(
-        _row(
-            spec, row, planned.get(row.id), {m.id: measured[row.id, m.id] for m in spec.columns}, scales.get(row.id, "")
-        )
+        _row(spec, row, planned.get(row.id), {m.id: measured[row.id, m.id] for m in spec.columns}, scales.get(row.id, ""))
         for row in spec.rows.values()
     )
     used = [run for members in runs.values() for run in members if data is None or run.data == data]
@@ -160,30 +158,27 @@ def _table(
         columns=columns,
         rows=rows,
         claims=tuple(
-            Claim(
-                claim.id, claim.says, _claim(spec, claim, measured, scales), any(scales.get(row) for row in claim.rows)
-            )
+            Claim(claim.id, claim.says, _claim(spec, claim, measured, scales), any(scales.get(row) for row in claim.rows))
             for claim in spec.claims
         ),
         command=profile.command,
         hardware=_unique(_hardware(run) for run in used),
         departures=_unique(
-            f"{run.record['method']['name']}: {sentence}"
-            for run in used
-            for sentence in run.record.get("departures") or []
+            f"{run.record['method']['name']}: {sentence}" for run in used for sentence in run.record.get("departures") or []
         ),
     )
 
 
 def _scale(spec: TableSpec, profile: Profile, row: PlannedRow, data: Data | None) -> str:
-    """Why this row at this profile is not the paper's experiment, or ''. Keys the row's method has no use for do not count."""
+    """Why this row at this profile is not the paper's experiment, or ''. Keys the row's method has no use for do not
+    count."""
     wanted = spec.protocol.profile
     if wanted is None:
         return "no profile repeats the paper's protocol"
     if profile.name != wanted:
         return f"profile {profile.name} is not the paper's protocol (profile {wanted})"
     for key, value in spec.protocol.config.items():
-        found = row.config
+        found: Any = row.config
         for part in key.split("."):
             found = found.get(part) if isinstance(found, dict) else None
         if key == "data.name" and data is not None:
@@ -255,9 +250,7 @@ def _claim(
         if claim.kind == "order":
             verdict = claims.order(above, below, side(spec.baseline, spec.primary.id), spec.primary)
         else:
-            papers = [
-                found.value for row in claim.rows if (found := spec.rows[row].reference) and found.value is not None
-            ]
+            papers = [found.value for row in claim.rows if (found := spec.rows[row].reference) and found.value is not None]
             scale = next((scales[row] for row in claim.rows if scales.get(row)), "")
             verdict = claims.gap(above, below, papers[0] - papers[1], claim.margin, spec.primary, scale)
     if unchecked and verdict.outcome in ("supported", "contradicted"):

@@ -28,9 +28,7 @@ class Sources:
     references: Path = ROOT / "reports" / "reference"
 
 
-def load(
-    sources: Sources, tables: Iterable[str] = (), profile: str | None = None, store: str = ""
-) -> tuple[Report, Evidence]:
+def load(sources: Sources, tables: Iterable[str] = (), profile: str | None = None, store: str = "") -> tuple[Report, Evidence]:
     """Read everything and join it. `store`: the folder to name in the commands when it is not the usual one.
 
     Raises InputError for a table, profile, sweep or reference row that does not exist.
@@ -42,7 +40,8 @@ def load(
 
 
 def write(report: Report, out: Path, figures: bool = True) -> Path:
-    """Write TABLE.md, .tex, .csv, index.html and figures/ below `out`; returns the page. Raises InputError when it cannot."""
+    """Write TABLE.md, .tex, .csv, index.html and figures/ below `out`; returns the page. Raises InputError when it
+    cannot."""
     from reports import render_html
     from reports.figures import Drawing, draw
     from reports.figures import write as write_figures

@@ -20,13 +20,11 @@ def caption(table: Table) -> list[str]:
             f"Accuracies are not comparable with the paper's: {table.scale}. Claims are tested in their direction only."
         )
     lines.append(
-        f"± is the half width of the {LEVEL:.0%} t interval of the mean over n random seeds (sample standard deviation); "
-        "without ± there is one seed and no interval. k/m means k seeds of m planned."
+        f"± is the half width of the {LEVEL:.0%} t interval of the mean over n random seeds (sample standard "
+        "deviation); without ± there is one seed and no interval. k/m means k seeds of m planned."
     )
     if not table.scale:
-        lines.append(
-            f"Reproduced means the whole interval within ±{table.margin:g} of the paper's number: {table.margin_why}."
-        )
+        lines.append(f"Reproduced means the whole interval within ±{table.margin:g} of the paper's number: {table.margin_why}.")
     if any(column.metric is COLLAPSE for column in table.columns):
         low, high = table.thresholds.collapsed_below, table.thresholds.spread_above
         lines.append(

@@ -1,16 +1,19 @@
-"""What our runs say about a statement of the paper: a collapse, an order of two rows, a gap between them. Pure functions.
+"""What our runs say about a statement of the paper: a collapse, an order of two rows, a gap between them. Pure
+functions.
 
-The collapse statistic is c = std(z)·√d: the standard deviation of z/|z| over images, per channel, averaged over the d channels
-and multiplied by √d. It is 1 for directions spread evenly over the sphere and 0 when all images have one representation. By
-Cauchy-Schwarz c² = s · (1 - mean cosine of two images' z), where s in (0, 1] is the effective share of the channels that vary
-(1 when all vary alike). So
+The collapse statistic is c = std(z)·√d: the standard deviation of z/|z| over images, per channel, averaged over the d
+channels and multiplied by √d. It is 1 for directions spread evenly over the sphere and 0 when all images have one
+representation. By Cauchy-Schwarz c² = s · (1 - mean cosine of two images' z), where s in (0, 1] is the effective
+share of the channels that vary (1 when all vary alike). So
 
-    c > 0.5   implies a mean cosine below 0.75: two images are told apart, the representation has not collapsed;
-    c < 0.15  means s · (1 - cosine) < 0.0225: either nearly all images share one direction (complete collapse, mean cosine
+    c > 0.5   implies a mean cosine below 0.75: two images are told apart, the representation has not collapsed; c <
+    0.15  means s · (1 - cosine) < 0.0225: either nearly all images share one direction (complete collapse, mean
+    cosine
               above 0.9775), or almost no channel varies (dimensional collapse).
 
-In between nothing is decided. Networks that learn are found near 0.8 to 1, collapsed ones near 0.02, so that a single seed is
-usually far from both edges: a collapse may be decided on one seed, and the sentence says so. Orders and gaps never are.
+In between nothing is decided. Networks that learn are found near 0.8 to 1, collapsed ones near 0.02, so that a single
+seed is usually far from both edges: a collapse may be decided on one seed, and the sentence says so. Orders and gaps
+never are.
 """
 
 from __future__ import annotations
@@ -38,10 +41,12 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class ClaimVerdict:
+    """basis: what a collapse was decided on when not on the interval of the mean: 'one seed' or 'each seed' by itself."""
+
     outcome: Outcome
     sentence: str
     more_seeds: int | None = None
-    one_seed: bool = False
+    basis: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,26 +88,40 @@ def collapse(row: Side, expected: bool, thresholds: Thresholds) -> ClaimVerdict:
     one_seed = found.low is None or found.high is None
     low, high = (found.mean, found.mean) if found.low is None or found.high is None else (found.low, found.high)
     value = f"{COLLAPSE.label} = {COLLAPSE.shown(found.mean)}" + ("" if one_seed else f" in [{_c(low)}, {_c(high)}]")
-    if high < thresholds.collapsed_below:
-        state, words = True, f"below {thresholds.collapsed_below:g}: collapsed"
-    elif low > thresholds.spread_above:
-        state, words = False, f"above {thresholds.spread_above:g}: not collapsed"
-    elif thresholds.collapsed_below <= found.mean <= thresholds.spread_above:
+    sides = {_side(seed, thresholds) for seed in found.values}
+    state, basis = _side(low, thresholds), "one seed" if one_seed else ""
+    if state is None or _side(high, thresholds) != state:
+        # A further seed that agrees must not undo what one seed may decide, as a t interval of two seeds easily would.
+        state, basis = (sides.pop(), "each seed") if len(sides) == 1 else (None, "")
+    if state is None and thresholds.collapsed_below <= found.mean <= thresholds.spread_above:
         between = f"between {thresholds.collapsed_below:g} (collapsed) and {thresholds.spread_above:g} (not)"
         return ClaimVerdict("undecided", f"{row.name}: {value} lies {between}")
-    else:
+    if state is None:
         edge = thresholds.collapsed_below if found.mean < thresholds.collapsed_below else thresholds.spread_above
         more = seeds_needed(found.std or 0.0, abs(found.mean - edge), found.n)
         return ClaimVerdict("undecided", f"{row.name}: {value} reaches across {edge:g}; {advice(more)}", more)
-    last = "; decided on one seed, far from the other outcome" if one_seed else f"; {found.n} seeds"
-    return ClaimVerdict(
-        "supported" if state == expected else "contradicted", f"{row.name}: {value}, {words}{last}", one_seed=one_seed
-    )
+    if state == "collapsed":
+        words = f"below {thresholds.collapsed_below:g}: collapsed"
+    else:
+        words = f"above {thresholds.spread_above:g}: not collapsed"
+    last = {
+        "": f"{found.n} seeds",
+        "one seed": "decided on one seed, far from the other outcome",
+        "each seed": f"decided on each of {found.n} seeds alone, too few for a narrow interval",
+    }[basis]
+    outcome: Outcome = "supported" if (state == "collapsed") == expected else "contradicted"
+    return ClaimVerdict(outcome, f"{row.name}: {value}, {words}; {last}", basis=basis)
+
+
+def _side(value: float, thresholds: Thresholds) -> str | None:
+    if value < thresholds.collapsed_below:
+        return "collapsed"
+    return "spread" if value > thresholds.spread_above else None
 
 
 def order(above: Side, below: Side, baseline: Side, metric: Metric) -> ClaimVerdict:
-    """Whether the first row is the better one. Decidable only if the one measured better has learned at all, that is, beats
-    the randomly initialized network."""
+    """Whether the first row is the better one. Decidable only if the one measured better has learned at all, that is,
+    beats the randomly initialized network."""
     for side in (above, below):
         unable = _unable(side)
         if unable is not None:
@@ -114,7 +133,7 @@ def order(above: Side, below: Side, baseline: Side, metric: Metric) -> ClaimVerd
     if found is None:
         shown = f"{metric.shown(first.mean)} against {metric.shown(second.mean)}"
         return ClaimVerdict("undecided", f"{shown}, but one seed has no interval; at least 2 seeds of each row", 1)
-    gap = f"{above.name} - {below.name} = {_signed(found.mean, metric)} [{_signed(found.low, metric)}, {_signed(found.high, metric)}]"
+    gap = _shown(above, below, found, metric)
     better, outcome = _leader(above, below, sign * found.low, sign * found.high)
     if better is None:
         more = seeds_needed(math.hypot(first.std or 0.0, second.std or 0.0), abs(found.mean), min(first.n, second.n))
@@ -126,7 +145,8 @@ def order(above: Side, below: Side, baseline: Side, metric: Metric) -> ClaimVerd
 
 
 def gap(above: Side, below: Side, paper: float, margin: float, metric: Metric, scaled: str = "") -> ClaimVerdict:
-    """Whether the difference of two rows is the paper's, within margin. `scaled`: why this scale cannot say ('' if it can)."""
+    """Whether the difference of two rows is the paper's, within margin. `scaled`: why this scale cannot say ('' if it
+    can)."""
     for side in (above, below):
         unable = _unable(side)
         if unable is not None:
@@ -138,7 +158,7 @@ def gap(above: Side, below: Side, paper: float, margin: float, metric: Metric, s
     found = difference(first, second)
     if found is None:
         return ClaimVerdict("undecided", "one seed has no interval; at least 2 seeds of each row", 1)
-    shown = f"{above.name} - {below.name} = {_signed(found.mean, metric)} [{_signed(found.low, metric)}, {_signed(found.high, metric)}]"
+    shown = _shown(above, below, found, metric)
     target = f"the paper's {_signed(paper, metric)} ± {margin:g}"
     if found.low >= paper - margin and found.high <= paper + margin:
         return ClaimVerdict("supported", f"{shown} lies within {target}")
@@ -181,6 +201,11 @@ def _beats(side: Side, baseline: Side, sign: float) -> str | None:
     if min(sign * found.low, sign * found.high) > 0:
         return None
     return f"{side.name} is not above {baseline.name}"
+
+
+def _shown(above: Side, below: Side, found: Difference, metric: Metric) -> str:
+    mean, low, high = (_signed(value, metric) for value in (found.mean, found.low, found.high))
+    return f"{above.name} - {below.name} = {mean} [{low}, {high}]"
 
 
 def _signed(value: float, metric: Metric) -> str:

@@ -1,7 +1,7 @@
 """The finished runs a report rests on: records of a store and the committed ones, read once, never changed.
 
-A file that cannot be read costs itself and nothing else: it is named in `warnings` and the rest is used. This is the only
-module here that touches `benchmark.store`.
+A file that cannot be read costs itself and nothing else: it is named in `warnings` and the rest is used. This is the
+only module here that touches `benchmark.store`.
 """
 
 from __future__ import annotations
@@ -79,9 +79,7 @@ def read_evidence(folders: Iterable[Path]) -> Evidence:
             if known is None:
                 found[run.id] = run
             elif _numbers(known) != _numbers(run):
-                warnings.append(
-                    f"{cell.folder}: disagrees with the record of the same cell read before; that one is used"
-                )
+                warnings.append(f"{cell.folder}: disagrees with the record of the same cell read before; that one is used")
     runs: dict[str, list[Run]] = {}
     for run in sorted(found.values(), key=lambda run: (run.seed, run.id)):
         runs.setdefault(run.key, []).append(run)

@@ -1,7 +1,8 @@
-"""Figures of a table: training curves by row, and the paper's numbers beside ours. matplotlib and seaborn, imported on first use.
+"""Figures of a table: training curves by row, and the paper's numbers beside ours. matplotlib and seaborn, imported
+on first use.
 
-Every figure is written as SVG (text as text, ink in the colour of the page around it, so that it reads on a dark page too) and
-as PDF for print.
+Every figure is written as SVG (text as text, ink in the colour of the page around it, so that it reads on a dark page
+too) and as PDF for print.
 """
 
 from __future__ import annotations
@@ -46,10 +47,7 @@ def draw(table: Table, runs: Mapping[str, Run]) -> list[Drawing]:
     style = {
         **seaborn.axes_style("ticks"),
         **seaborn.plotting_context("paper", font_scale=1.05),
-        **{
-            key: INK
-            for key in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
-        },
+        **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK),
         "svg.fonttype": "none",
         "pdf.fonttype": 42,
         "svg.hashsalt": table.slug,
@@ -83,14 +81,13 @@ def _figure(width: float, height: float, columns: int) -> tuple[Figure, list[Axe
 def _finish(figure: Figure, name: str, title: str, says: str) -> Drawing:
     svg, pdf = io.StringIO(), io.BytesIO()
     figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    figure.savefig(
-        pdf, format="pdf", transparent=True, metadata={"CreationDate": None, "Creator": None, "Producer": None}
-    )
+    figure.savefig(pdf, format="pdf", transparent=True, metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return Drawing(name, title, says, _inline(svg.getvalue(), name, title), pdf.getvalue())
 
 
 def _inline(svg: str, name: str, title: str) -> str:
-    """The <svg> element alone: ids made unique to this figure, ink taken from the page, size left to the page, a name."""
+    """The <svg> element alone: ids made unique to this figure, ink taken from the page, size left to the page, a
+    name."""
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
@@ -118,18 +115,14 @@ def _curves(table: Table, runs: Mapping[str, Run]) -> tuple[Figure, str, str] | 
             "label": row.name,
         }
         _band(spread, [(epochs, values["std"]) for epochs, values in curves if values.get("std")], look)
-        _band(
-            loss, [(epochs, relative) for epochs, values in curves if (relative := _relative(values.get("loss")))], look
-        )
+        _band(loss, [(epochs, relative) for epochs, values in curves if (relative := _relative(values.get("loss")))], look)
         finals = [values["std"][-1] for _, values in curves if values.get("std")]
         ends[row.name] = max((value for value in finals if math.isfinite(value)), default=-1.0)
     low, high = table.thresholds.collapsed_below, table.thresholds.spread_above
     spread.axhspan(0, low, color=_PAPER, alpha=0.10, linewidth=0)
     spread.axhspan(high, 1.05, color=_OURS, alpha=0.07, linewidth=0)
     for height, text, align in ((low, "collapsed", "top"), (high, "not collapsed", "bottom")):
-        spread.text(
-            0.985, height, text, transform=spread.get_yaxis_transform(), ha="right", va=align, fontsize=7, alpha=0.75
-        )
+        spread.text(0.985, height, text, transform=spread.get_yaxis_transform(), ha="right", va=align, fontsize=7, alpha=0.75)
     spread.set(ylim=(0, 1.05), xlabel="epoch", title="spread of the projection, std(z)·√d")
     loss.set(xlabel="epoch", title="loss / first logged loss")
     loss.set_ylim(bottom=0)
@@ -148,7 +141,10 @@ def _curves(table: Table, runs: Mapping[str, Run]) -> tuple[Figure, str, str] | 
         title="by final spread",
         title_fontsize=8,
     )
-    says = "Lines are means over random seeds, bands the range between seeds. The loss is divided by its first logged value, because rows with other losses have other units."
+    says = (
+        "Lines are means over random seeds, bands the range between seeds. The loss is divided by its first logged "
+        "value, because rows with other losses have other units."
+    )
     return figure, f"Training curves: {table.title}, {table.where}", says
 
 

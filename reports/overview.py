@@ -33,14 +33,10 @@ class Line:
 
 def overview(report: Report) -> tuple[list[Scope], list[Line]]:
     """The columns, in the order of the sweep's profiles, and a line for each claim."""
-    scopes: dict[
-        str, dict[Scope, None]
-    ] = {}  # an empty profile is a column only where the profile is empty for every table
+    scopes: dict[str, dict[Scope, None]] = {}  # an empty profile is a column only where the profile is empty for every table
     for table in report.every:
         scopes.setdefault(table.profile, {})[_scope(table)] = None
-    columns = [
-        scope for found in scopes.values() for scope in found if scope.data or all(not other.data for other in found)
-    ]
+    columns = [scope for found in scopes.values() for scope in found if scope.data or all(not other.data for other in found)]
     lines: dict[tuple[str, str], tuple[Table, Claim, dict[Scope, tuple[Table, Claim]]]] = {}
     for table in report.every:
         for claim in table.claims:

@@ -16,7 +16,8 @@ from reports.evidence import experiment_key
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """One row of a sweep at one profile. `key` finds its runs; `protocols` are its evaluations by stage as they are now."""
+    """One row of a sweep at one profile. `key` finds its runs; `protocols` are its evaluations by stage as they are
+    now."""
 
     name: str
     key: str
@@ -61,9 +62,7 @@ def read_plan(root: Path, sweep: str, store: str = "") -> Plan:
 
 
 def _profile(sweep: Sweep, path: str, name: str, store: str) -> Profile:
-    base = f"python -m benchmark.run {shlex.quote(path)} --profile {name}" + (
-        f" --store {shlex.quote(store)}" if store else ""
-    )
+    base = f"python -m benchmark.run {shlex.quote(path)} --profile {name}" + (f" --store {shlex.quote(store)}" if store else "")
     rows = {}
     for row in sweep.expand(name):
         config = row.cells[0].config

@@ -21,8 +21,8 @@ _MARKER = re.compile(r"^<!-- report:(begin|end) (\S+) -->[ \t]*$", re.MULTILINE)
 
 
 def rewrite(path: Path, report: Report) -> bool:
-    """Replace every marked part of the file; returns whether anything changed. Raises InputError for markers that do not pair
-    up or a name the report does not have."""
+    """Replace every marked part of the file; returns whether anything changed. Raises InputError for markers that do
+    not pair up or a name the report does not have."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -45,9 +45,7 @@ def _pairs(path: Path, text: str, marks: list[re.Match[str]]) -> list[tuple[re.M
     for i in range(0, len(marks), 2):
         begin, end = marks[i], marks[i + 1] if i + 1 < len(marks) else None
         if begin[1] != "begin" or end is None or end[1] != "end" or begin[2] != end[2]:
-            raise InputError(
-                f"{path}:{_line(text, begin)}: expected a begin and an end marker of the same name, not nested"
-            )
+            raise InputError(f"{path}:{_line(text, begin)}: expected a begin and an end marker of the same name, not nested")
         pairs.append((begin, end))
     return pairs
 

@@ -1,7 +1,8 @@
 """The papers' numbers, each with its source and how far it has been checked.
 
-One CSV row per published cell. An empty `value` means "not established": the paper prints no number there, or nobody has
-seen the cell yet. `document` is what the user's source documents say about the same cell, as text, where they say anything.
+One CSV row per published cell. An empty `value` means "not established": the paper prints no number there, or nobody
+has seen the cell yet. `document` is what the user's source documents say about the same cell, as text, where they say
+anything.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ MEANING = {
 
 @dataclass(frozen=True)
 class Reference:
-    """One published cell. `printed` is the number as the paper prints it (48, not 48.0); `value` the same as a float."""
+    """One published cell. `printed` is the number as the paper prints it (48, not 48.0); `value` the same as a
+    float."""
 
     table: str
     row: str
@@ -72,9 +74,7 @@ def read_references(folder: Path) -> References:
         for line, reference in _rows(path):
             key = (reference.table, reference.row)
             if key in found:
-                raise InputError(
-                    f"{path}:{line}: row '{reference.row}' of table '{reference.table}' is given twice; keep one"
-                )
+                raise InputError(f"{path}:{line}: row '{reference.row}' of table '{reference.table}' is given twice; keep one")
             found[key] = reference
     return found
 

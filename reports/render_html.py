@@ -69,11 +69,7 @@ def _pretty(value: Any) -> str:
 def _evaluations(run: Run) -> list[dict[str, Any]]:
     """Protocol, numbers and choices of each evaluation, without what every record repeats."""
     keys = ("id", "protocol", "metrics", "chosen")
-    return [
-        {key: record[key] for key in keys if key in record}
-        for records in run.evaluations.values()
-        for record in records
-    ]
+    return [{key: record[key] for key in keys if key in record} for records in run.evaluations.values() for record in records]
 
 
 def _value(run: Run, metric: Metric) -> str:

@@ -29,8 +29,7 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence
 
     def line(cells: Sequence[str]) -> str:
         padded = (
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(cells, widths, numeric, strict=True)
+            cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(cells, widths, numeric, strict=True)
         )
         return "| " + " | ".join(padded) + " |"
 
@@ -66,13 +65,9 @@ def render_table(table: Table, level: int = 2) -> str:
     if remarks := captions.remarks(table):
         parts.append("\n".join(["Remarks:", "", *(f"- {escape(name)}: {escape(text)}" for name, text in remarks)]))
     if table.departures:
-        parts.append(
-            "\n".join(["Departures from the papers:", "", *(f"- {escape(text)}" for text in table.departures)])
-        )
+        parts.append("\n".join(["Departures from the papers:", "", *(f"- {escape(text)}" for text in table.departures)]))
     if commands := captions.commands(table):
-        parts.append(
-            "\n".join(["To fill or complete:", "", *(f"- {escape(name)}: {code(text)}" for name, text in commands)])
-        )
+        parts.append("\n".join(["To fill or complete:", "", *(f"- {escape(name)}: {code(text)}" for name, text in commands)]))
     return "\n\n".join(parts) + "\n"
 
 

@@ -35,7 +35,7 @@ def print_report(report: Report, console: Console) -> None:
 def print_table(table: Table, console: Console) -> None:
     """One table, its claims, and the commands for what is missing."""
     console.print(Text(captions.heading(table), style="bold"))
-    console.print(Text(table.where, style="dim"))
+    console.print(Text(f"{table.where}; ours: {table.primary.label} top-1 on test images", style="dim"))
     console.print(_numbers(table, console.width >= WIDE))
     for line in (*([f"Not comparable: {table.scale}."] if table.scale else []), *captions.legend(table)):
         console.print(Text(line, style="dim"))
@@ -48,17 +48,17 @@ def print_table(table: Table, console: Console) -> None:
 
 
 def _numbers(table: Table, wide: bool) -> Grid:
-    grid = Grid(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False, expand=False)
+    grid = Grid(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     others = [column.metric for column in table.columns if column.metric and not column.primary]
     shown = [metric for metric in others if wide or metric is COLLAPSE]
     grid.add_column("row", ratio=1, min_width=16)
     grid.add_column("paper", justify="right", no_wrap=True)
     grid.add_column("doc.", justify="right", no_wrap=True)
-    grid.add_column(f"ours, {table.primary.label} {table.primary.unit}".strip(), justify="right")
+    grid.add_column(f"ours {table.primary.unit}".strip(), justify="right")
     for metric in shown:
         grid.add_column(metric.label, justify="right")
     grid.add_column("n", justify="right", no_wrap=True)
-    grid.add_column("verdict", min_width=10)
+    grid.add_column("verdict", no_wrap=True)
     if wide:
         grid.add_column("why", ratio=2)
     for row in table.rows:
@@ -89,8 +89,8 @@ def _measured(display: str) -> Text:
 
 
 def _claims(table: Table) -> Grid:
-    grid = Grid(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    grid.add_column("outcome", min_width=14, max_width=24)
+    grid = Grid(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    grid.add_column("outcome", max_width=15)
     grid.add_column("the paper says; what these runs show", ratio=1)
     for claim in table.claims:
         says = Text(claim.says).append("\n" + claim.verdict.sentence, style="dim")

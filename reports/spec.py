@@ -1,4 +1,5 @@
-"""A paper's table as `reports/tables/<table>.yaml` writes it down: rows, columns, margin, protocol, claims; strictly checked.
+"""A paper's table as `reports/tables/<table>.yaml` writes it down: rows, columns, margin, protocol, claims; strictly
+checked.
 
 Nothing here knows of any record: `reports.assemble` joins a TableSpec with the sweep's rows and the evidence.
 """
@@ -50,7 +51,8 @@ class RowSpec:
 
 @dataclass(frozen=True)
 class ClaimSpec:
-    """A statement of the paper. `above` and `below` are row ids of an order or a gap; `row` that of a collapse claim."""
+    """A statement of the paper. `above` and `below` are row ids of an order or a gap; `row` that of a collapse
+    claim."""
 
     id: str
     kind: ClaimKind
@@ -120,18 +122,14 @@ def read_table(path: Path, references: References) -> TableSpec:
         ("settings", "collapse", "claims"),
     )
     if top["table"] != path.stem:
-        raise InputError(
-            f"{document.at('table')}: is '{top['table']}', but the file is named {path.name}; make them the same"
-        )
+        raise InputError(f"{document.at('table')}: is '{top['table']}', but the file is named {path.name}; make them the same")
     paper = _section(document, ("paper",), ("name",), ("arxiv", "url"))
     protocol = _section(document, ("protocol",), ("about", "profile"), ("config",))
     margin = _section(document, ("margin",), ("points", "why"), ())
     collapse = _section(document, ("collapse",), (), ("collapsed_below", "spread_above"))
     columns = _list(document, "columns")
     settings = tuple(str(name) for name in _list(document, "settings")) if "settings" in top else ()
-    rows = {
-        name: _row(document, str(name), top["table"], len(settings), references) for name in _mapping(document, "rows")
-    }
+    rows = {name: _row(document, str(name), top["table"], len(settings), references) for name in _mapping(document, "rows")}
     if top["baseline"] not in rows:
         hint = nearest(top["baseline"], rows)
         raise InputError(f"{document.at('baseline')}: no row '{top['baseline']}'; the rows are {', '.join(rows)}{hint}")
@@ -161,9 +159,7 @@ def _row(document: Document, name: str, table: str, width: int, references: Refe
     raw = _section(document, at, ("label", "sweep"), ("settings", "reference", "missing", "differs", "note"))
     settings = raw.get("settings", [])
     if not isinstance(settings, list) or len(settings) != width:
-        raise InputError(
-            f"{document.at(*at, 'settings')}: expected a list of {width}, one for each of the table's 'settings'"
-        )
+        raise InputError(f"{document.at(*at, 'settings')}: expected a list of {width}, one for each of the table's 'settings'")
     if raw["sweep"] is None and not raw.get("missing"):
         raise InputError(f"{document.at(*at)}: a row without a sweep row needs 'missing: <why nothing can measure it>'")
     reference = None
@@ -192,9 +188,7 @@ def _claim(document: Document, name: str, rows: dict[str, RowSpec]) -> ClaimSpec
         if key in raw and raw[key] not in rows:
             hint = nearest(raw[key], rows)
             raise InputError(f"{document.at(*at, key)}: no row '{raw[key]}'; the rows are {', '.join(rows)}{hint}")
-    if kind == "gap" and any(
-        (ref := rows[raw[key]].reference) is None or ref.value is None for key in ("above", "below")
-    ):
+    if kind == "gap" and any((ref := rows[raw[key]].reference) is None or ref.value is None for key in ("above", "below")):
         raise InputError(f"{document.at(*at)}: a gap needs two rows whose published numbers are established")
     return ClaimSpec(
         id=name,
@@ -211,15 +205,11 @@ def _thresholds(document: Document, raw: dict[str, Any]) -> Thresholds:
     below = _positive(document, ("collapse", "collapsed_below"), raw.get("collapsed_below", COLLAPSED_BELOW))
     above = _positive(document, ("collapse", "spread_above"), raw.get("spread_above", SPREAD_ABOVE))
     if not below < above <= 1:
-        raise InputError(
-            f"{document.at('collapse')}: expected collapsed_below < spread_above <= 1, found {below} and {above}"
-        )
+        raise InputError(f"{document.at('collapse')}: expected collapsed_below < spread_above <= 1, found {below} and {above}")
     return Thresholds(below, above)
 
 
-def _section(
-    document: Document, at: tuple[str, ...], required: tuple[str, ...], optional: tuple[str, ...]
-) -> dict[str, Any]:
+def _section(document: Document, at: tuple[str, ...], required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, Any]:
     """The mapping at this key path with exactly these keys; a section that may be empty may also be absent."""
     value: Any = document.value
     for key in at:
@@ -229,9 +219,7 @@ def _section(
     allowed = (*required, *optional)
     for key in value:
         if key not in allowed:
-            raise InputError(
-                f"{document.at(*at, key)}: unknown key; allowed here: {', '.join(allowed)}{nearest(key, allowed)}"
-            )
+            raise InputError(f"{document.at(*at, key)}: unknown key; allowed here: {', '.join(allowed)}{nearest(key, allowed)}")
     for key in required:
         if key not in value:
             raise InputError(f"{document.at(*at)}: the key '{key}' is missing")

@@ -51,7 +51,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One line: a cell per column of the table, the command that makes (or completes) its runs, remarks for below the table."""
+    """One line: a cell per column of the table, the command that makes (or completes) its runs, remarks for below the
+    table."""
 
     id: str
     name: str
@@ -77,9 +78,7 @@ class Claim:
         outcome = self.verdict.outcome
         if outcome not in ("supported", "contradicted"):
             return outcome
-        limits = [
-            word for word, applies in (("direction", self.scaled), ("one seed", self.verdict.one_seed)) if applies
-        ]
+        limits = [word for word, applies in (("direction", self.scaled), ("one seed", self.verdict.one_seed)) if applies]
         return f"{outcome} ({', '.join(limits)})" if limits else outcome
 
 
@@ -135,9 +134,7 @@ class Table:
     def cell(self, row: Row, kind: ColumnKind, metric: Metric | None = None) -> Cell:
         """The row's cell of this kind; for measured columns the primary one unless a metric is given."""
         for column, cell in self.pairs(row):
-            if column.kind == kind and (
-                kind != "measured" or (column.primary if metric is None else column.metric == metric)
-            ):
+            if column.kind == kind and (kind != "measured" or (column.primary if metric is None else column.metric == metric)):
                 return cell
         raise KeyError(kind)
 

@@ -1,8 +1,8 @@
 """What our runs say about one published number: pure functions, in words.
 
-The test is one of equivalence, not of difference: a number is *reproduced* when the whole interval of our mean lies within the
-paper's number +- margin, and *differs* when all of it lies outside. Anything else is *undecided*, with the number of further
-seeds that would probably settle it. One seed has no interval and so never reproduces anything.
+The test is one of equivalence, not of difference: a number is *reproduced* when the whole interval of our mean lies
+within the paper's number +- margin, and *differs* when all of it lies outside. Anything else is *undecided*, with the
+number of further seeds that would probably settle it. One seed has no interval and so never reproduces anything.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Verdict:
 def seeds_needed(std: float, distance: float, have: int) -> int | None:
     """Further seeds after which an interval will, with probability `POWER`, stay on one side of an edge this far away.
 
-    The usual two-term formula, (t + z) std / sqrt(n) <= distance, with Student's t for the n in question and the present
-    mean and standard deviation taken as the true ones. None when even `MOST_SEEDS` do not suffice.
+    The usual two-term formula, (t + z) std / sqrt(n) <= distance, with Student's t for the n in question and the
+    present mean and standard deviation taken as the true ones. None when even `MOST_SEEDS` do not suffice.
     """
     z = NormalDist().inv_cdf(POWER)
     for n in range(max(have + 1, 2), MOST_SEEDS + 1):
@@ -54,7 +54,8 @@ def advice(more: int | None) -> str:
 def compare(
     measured: Measured, reference: Reference | None, margin: float, metric: Metric, not_comparable: str = ""
 ) -> Verdict:
-    """The verdict on one row. `not_comparable`: why this scale or row cannot be held against the paper's number ('' if it can)."""
+    """The verdict on one row. `not_comparable`: why this scale or row cannot be held against the paper's number (''
+    if it can)."""
     if measured.estimate is None and not measured.diverged:
         return Verdict("not run", measured.missing)
     reason = _incomparable(measured, reference, not_comparable)
@@ -74,9 +75,7 @@ def compare(
     mean, low, high = measured.estimate.mean, measured.estimate.low, measured.estimate.high
     if low is None or high is None or measured.estimate.std is None:
         where = "inside" if abs(mean - paper) <= margin else "outside"
-        return Verdict(
-            "undecided", f"one seed has no interval; its value lies {where} {target}; at least 1 more seed", 1
-        )
+        return Verdict("undecided", f"one seed has no interval; its value lies {where} {target}; at least 1 more seed", 1)
     interval = f"[{metric.shown(low)}, {metric.shown(high)}]"
     if low >= paper - margin and high <= paper + margin:
         return Verdict("reproduced", f"the whole {LEVEL:.0%} interval {interval} lies within {target}")
@@ -84,9 +83,7 @@ def compare(
         side = "below" if high < paper - margin else "above"
         return Verdict("differs", f"the whole {LEVEL:.0%} interval {interval} lies {side} {target}")
     more = seeds_needed(measured.estimate.std, abs(margin - abs(mean - paper)), measured.n)
-    return Verdict(
-        "undecided", f"the {LEVEL:.0%} interval {interval} reaches across an edge of {target}; {advice(more)}", more
-    )
+    return Verdict("undecided", f"the {LEVEL:.0%} interval {interval} reaches across an edge of {target}; {advice(more)}", more)
 
 
 def _incomparable(measured: Measured, reference: Reference | None, not_comparable: str) -> str:

@@ -115,6 +115,9 @@ class Beton:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return open_beton, (self.path,)  # another process maps the file itself
+
     def images(self, indices: NDArray[np.integer] | None = None) -> NDArray[np.uint8]:
         """A copy of the images at `indices`, all by default: (n, side, side, 3)."""
         offsets = self.offsets if indices is None else self.offsets[indices]

@@ -15,8 +15,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from benchmark.data.views import BRIGHTNESS, CONTRAST, FLIP, GRAY, HEIGHT, HUE, LEFT, ORDER
-from benchmark.data.views import SATURATION, SIGMA, SOLARIZE, TOP, WIDTH, Table
+from benchmark.data.views import BRIGHTNESS, COLUMNS, CONTRAST, FLIP, GRAY, HEIGHT, HUE, LEFT, ORDER, Table
+from benchmark.data.views import SATURATION, SIGMA, SOLARIZE, TOP, WIDTH
 
 # ITU-R 601-2 luma with torchvision's digits.
 _RED, _GREEN, _BLUE = np.float32(0.2989), np.float32(0.587), np.float32(0.114)
@@ -44,6 +44,8 @@ def apply(
     The samples are cut into `shares` runs: the caller's thread takes the last, `threads` the others.
     """
     count, _, size, _ = out.shape
+    storage = storage.view()
+    storage.flags.writeable = False  # one type, whether it is a mapped file or an array: one compilation
     flat = out.reshape(count, 3, size * size)
     cuts = [count * i // shares for i in range(shares + 1)]
     waiting = [
@@ -54,6 +56,12 @@ def apply(
     _augment(storage, offsets, side, table, blur, mean, std, size, flat, cuts[-2], cuts[-1])
     for future in waiting:
         future.result()
+
+
+def load() -> None:
+    """Compile the kernel, or take it from numba's disk cache."""
+    nothing = np.empty(0, np.uint8), np.empty(0, np.int64), 1, np.empty((0, COLUMNS), np.float32), 1
+    apply(*nothing, np.zeros(3, np.float32), np.ones(3, np.float32), np.empty((0, 3, 1, 1), np.float32))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -35,9 +35,7 @@ def stratified(labels: np.ndarray, count: int, stream: int) -> np.ndarray:
     return np.sort(by_class[np.argsort(rank, kind="stable")[:count]])
 
 
-def split(
-    train_labels: np.ndarray, test_labels: np.ndarray, train_images: int, test_images: int, held_out: float
-) -> Split:
+def split(train_labels: np.ndarray, test_labels: np.ndarray, train_images: int, test_images: int, held_out: float) -> Split:
     """The split of a data config. held_out is a share of the chosen training images, at least one when it is above 0."""
     chosen = stratified(train_labels, train_images, stream=0)
     aside = round(len(chosen) * held_out) if held_out else 0

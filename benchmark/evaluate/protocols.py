@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.data import Dataset, normalize_batch, read_split
+from benchmark.data import normalize_batch, read_split
+from benchmark.data.datasets import Dataset
 from benchmark.data.split import Split
 from benchmark.errors import InputError
 from benchmark.evaluate.accuracy import top1
@@ -54,7 +55,7 @@ def extract(method: Method, dataset: Dataset, split: Split, image_size: int, dev
     """All features of one checkpoint; a set of 60,000 images of 512 features takes 120 MB."""
     method.eval()
 
-    def run(part: str, indices: np.ndarray, network: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def run(part: Literal["train", "test"], indices: np.ndarray, network: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         images, labels = read_split(dataset, part)
         indices = indices[labels[indices] >= 0]  # STL-10's unlabelled images take part in pretraining only
         rows = []
@@ -66,9 +67,7 @@ def extract(method: Method, dataset: Dataset, split: Split, image_size: int, dev
         return torch.cat(rows), torch.from_numpy(np.asarray(labels)[indices])
 
     train_x, train_y = run("train", split.train, method.features)
-    held_x, held_y = (
-        run("train", split.held_out, method.features) if len(split.held_out) else (train_x[:0], train_y[:0])
-    )
+    held_x, held_y = run("train", split.held_out, method.features) if len(split.held_out) else (train_x[:0], train_y[:0])
     test_x, test_y = run("test", split.test, method.features)
     test_z, _ = run("test", split.test, method.project)
     return Features(train_x, train_y, held_x, held_y, test_x, test_y, test_z, len(dataset.classes))

@@ -29,7 +29,7 @@ class CellJob:
         return {"status": status, "note": note}
 
     def checkpoint(self) -> Any:
-        """Called by submitit before it requeues: the same cell again; `force` is dropped, the work done so far counts."""
+        """Called by submitit before it requeues: the same cell again, without `force`: the work done so far counts."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(CellJob(self.site, self.cell_id, False))

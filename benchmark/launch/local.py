@@ -5,6 +5,7 @@ A worker that dies (a crash, the kernel's out-of-memory killer) costs the cell i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -30,7 +31,9 @@ _GRACE = 60.0  # seconds a worker gets to write its checkpoint before it is kill
 class _Worker:
     """One child process and the cell it has in hand."""
 
-    def __init__(self, number: int, site: Site, gpu: str | None, events: queue.Queue[tuple[_Worker, dict[str, Any] | None]]) -> None:
+    def __init__(
+        self, number: int, site: Site, gpu: str | None, events: queue.Queue[tuple[_Worker, dict[str, Any] | None]]
+    ) -> None:
         environment = dict(os.environ)
         environment["OMP_NUM_THREADS"] = environment["NUMBA_NUM_THREADS"] = str(site.threads)
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), environment.get("PYTHONPATH")]))
@@ -69,10 +72,8 @@ class _Worker:
 
     def dismiss(self) -> None:
         assert self.process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
-        except BrokenPipeError:
-            pass
 
     def death(self) -> str:
         """Why the process is gone, in words."""

@@ -10,7 +10,12 @@ from typing import Any
 # Guesses in views per second for forward and backward of one view in bf16, measured once on two AMD EPYC cores (cpu, per
 # core) and taken from the literature for one data-centre GPU (cuda). At another size they scale with the pixels.
 _GUESS: dict[str, dict[tuple[str, str], float]] = {
-    "cpu": {("convnet", "any"): 1900, ("resnet10", "stride2"): 750, ("resnet18", "cifar"): 57, ("resnet18", "imagenet"): 510},
+    "cpu": {
+        ("convnet", "any"): 1900,
+        ("resnet10", "stride2"): 750,
+        ("resnet18", "cifar"): 57,
+        ("resnet18", "imagenet"): 510,
+    },
     "cuda": {("convnet", "any"): 60000, ("resnet10", "stride2"): 40000, ("resnet18", "cifar"): 9000},
 }
 _GUESS_SIZE = 32

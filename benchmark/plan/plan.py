@@ -66,9 +66,7 @@ def make_plan(rows: list[Row], store: Store, mode: Mode, device: str) -> list[Ac
     return actions
 
 
-def _decide(
-    cell: Cell, found: CellRecord, mode: Mode, versions: dict[str, int]
-) -> tuple[Do, str, tuple[Evaluation, ...]]:
+def _decide(cell: Cell, found: CellRecord, mode: Mode, versions: dict[str, int]) -> tuple[Do, str, tuple[Evaluation, ...]]:
     missing = tuple(evaluation for evaluation in cell.evaluations if evaluation.id not in found.evaluated)
     if found.running:
         assert found.owner is not None

@@ -101,7 +101,19 @@ PROTOCOLS: dict[str, tuple[int, type]] = {  # name -> (protocol VERSION, its con
     "collapse": (1, CollapseConfig),
 }
 
-_POSITIVE = ("epochs", "batch_size", "image_size", "k", "temperature", "hidden", "out", "layers", "queue", "groups", "width")
+_POSITIVE = (
+    "epochs",
+    "batch_size",
+    "image_size",
+    "k",
+    "temperature",
+    "hidden",
+    "out",
+    "layers",
+    "queue",
+    "groups",
+    "width",
+)
 
 
 def defaults(config: type) -> Spec:
@@ -174,9 +186,7 @@ def check_value(value: Any, spec: Spec, path: tuple[str, ...], where: Where) -> 
         if not isinstance(value, str):
             raise refuse(f"one of {', '.join(choices)}" if choices else "a word")
         if choices and value not in choices:
-            raise InputError(
-                f"{where(path)}: unknown value '{value}'; allowed: {', '.join(choices)}{nearest(value, choices)}"
-            )
+            raise InputError(f"{where(path)}: unknown value '{value}'; allowed: {', '.join(choices)}{nearest(value, choices)}")
         return value
     if kind == "pair":
         if not isinstance(value, list | tuple) or len(value) != 2 or not all(_is_number(v) for v in value):

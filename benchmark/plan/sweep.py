@@ -17,43 +17,25 @@ from typing import Any
 from benchmark.errors import InputError, nearest
 from benchmark.plan.cell import Cell, canonical
 from benchmark.plan.document import Document, leaves, read_document
-from benchmark.plan.schema import (
-    PROTOCOLS,
-    Spec,
-    Where,
-    check_value,
-    defaults,
-    experiment_spec,
-    field_of,
-    fill,
-    method_names,
-    view_values,
-)
-from methods.catalogue import CATALOGUE
-from methods.views import RECIPES, ViewConfig
+from benchmark.plan.resolve import DataIdentity, Layer, Path_, resolve, shown
+from benchmark.plan.schema import PROTOCOLS, Spec, Where, check_value, defaults, fill
 
-Path_ = tuple[str, ...]
-_TOP = ("include", "question", "paper", "base", "rows", "vary", "grid", "zip", "exclude", "seeds", "evaluate", "profiles")
+_TOP = (
+    "include",
+    "question",
+    "paper",
+    "base",
+    "rows",
+    "vary",
+    "grid",
+    "zip",
+    "exclude",
+    "seeds",
+    "evaluate",
+    "profiles",
+)
 _PROFILE = ("about", "set", "seeds", "evaluate", "rows")
 PROFILES = ("smoke", "cpu", "cifar10", "imagenet100", "imagenet")
-UNPREPARED = "unprepared"  # data content before the first conversion on this machine
-
-
-@dataclass(frozen=True)
-class DataIdentity:
-    """Which images a config is about: the set's name and the 12 hex digits of its pixels and labels."""
-
-    name: str
-    content: str
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Overrides from one place. `explicit`: the row itself (or the command line) says so, so the method must know the key."""
-
-    values: dict[Path_, Any]
-    where: Where
-    explicit: bool
 
 
 @dataclass(frozen=True)
@@ -105,10 +87,8 @@ class Sweep:
             layers = [*shared, self._layer(own, at, True) if at else Layer(self.generated[name], self._where(()), True)]
             if name in settings.get("rows", {}):
                 layers.append(self._layer(settings["rows"][name], ("profiles", profile, "rows", name), True))
-            config = _resolve([*layers, command], data)
-            cells = tuple(
-                Cell(canonical(config | {"seed": seed}), _applicable(protocols, config)) for seed in used_seeds
-            )
+            config = resolve([*layers, command], data)
+            cells = tuple(Cell(canonical(config | {"seed": seed}), _applicable(protocols, config)) for seed in used_seeds)
             rows.append(Row(name, cells))
         return rows
 
@@ -132,7 +112,7 @@ class Sweep:
     def _layer(self, section: Any, prefix: Path_, explicit: bool) -> Layer:
         if not isinstance(section or {}, dict):
             raise InputError(f"{self.document.at(*prefix)}: expected keys and values")
-        lines = {}  # nested path -> path as written, because `a.b: 1` and `a: {b: 1}` are the same key
+        lines: dict[Path_, Path_] = {}  # nested path -> path as written, because `a.b: 1` and `a: {b: 1}` are the same key
 
         def where(path: Path_) -> str:
             written = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), path)
@@ -297,121 +277,13 @@ def _generated(document: Document) -> dict[str, dict[Path_, Any]]:
     for pairs in combinations:
         if any(rule <= set(map(_hashable, pairs)) for rule in excluded):
             continue
-        name = ", ".join(f"{key} = {_shown(choice)}" for key, choice in pairs) or "base"
+        name = ", ".join(f"{key} = {shown(choice)}" for key, choice in pairs) or "base"
         rows[name] = {tuple(key.split(".")): choice for key, choice in pairs}
     return rows
 
 
 def _hashable(pair: tuple[str, Any]) -> tuple[str, str]:
     return pair[0], repr(pair[1])
-
-
-def _shown(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _resolve(layers: Iterable[Layer], data: Mapping[str, DataIdentity] | None) -> dict[str, Any]:
-    """The complete config of one row: every key checked, every default filled in, what does not apply left out."""
-    layers = list(layers)
-    method = _method(layers)
-    spec = experiment_spec(method)
-    known_elsewhere = {key for entry in CATALOGUE()["methods"].values() for key in entry["config"]["fields"]}
-    chosen: dict[Path_, tuple[Any, Layer]] = {}
-    for layer in layers:
-        for path, value in layer.values.items():
-            if path == ("method",):
-                continue
-            if path[0] not in spec["fields"] and path[0] in known_elsewhere and not layer.explicit:
-                continue
-            chosen[path] = (value, layer)
-    nested: dict[str, Any] = {}
-    for path, (value, layer) in chosen.items():
-        checked = _check_leaf(path, value, spec, layer, method)
-        inner = nested
-        for parent in path[:-1]:
-            inner = inner.setdefault(parent, {})
-        inner[path[-1]] = checked
-    _contradictions(method, nested, spec, chosen)
-    entry = CATALOGUE()["methods"][method]
-    config = {"method": method, "version": entry["version"], **fill(nested, spec)}
-    at_hand = (data or {}).get(config["data"]["name"])
-    config["data"]["content"] = at_hand.content if at_hand else UNPREPARED
-    if at_hand:
-        config["data"]["name"] = at_hand.name
-    config["views"] = _views(nested.get("views", {}), entry["recipe"])[: entry["num_views"]]
-    if not entry["trains"]:  # nothing of the training can matter to a network that is not trained
-        config = {key: config[key] for key in ("method", "version", "data", "encoder")}
-    return config
-
-
-def _method(layers: list[Layer]) -> str:
-    found = None
-    for layer in layers:
-        if ("method",) in layer.values:
-            value = layer.values[("method",)]
-            names = method_names()
-            if value not in names:
-                at = layer.where(("method",))
-                raise InputError(f"{at}: unknown method '{value}'; allowed: {', '.join(names)}{nearest(value, names)}")
-            found = str(value)
-    if found is None:
-        raise InputError(f"{layers[0].where(())}: no method is named; write `method: byol` under base")
-    return found
-
-
-def _check_leaf(path: Path_, value: Any, spec: Spec, layer: Layer, method: str) -> Any:
-    if path[0] == "views":
-        return _check_view(path, value, layer)
-    if value == {}:
-        return {}
-    inner = {"type": "section", **spec}
-    for depth in range(1, len(path) + 1):
-        if inner["type"] != "section":
-            raise InputError(f"{layer.where(path)}: '{'.'.join(path[: depth - 1])}' is a value of method {method}, not a section")
-        inner = field_of(inner, path[:depth], lambda _, full=path: layer.where(full))
-    return check_value(value, inner, path, layer.where)
-
-
-def _check_view(path: Path_, value: Any, layer: Layer) -> Any:
-    if path == ("views", "recipe"):
-        if value not in RECIPES:
-            allowed = ", ".join(RECIPES)
-            raise InputError(f"{layer.where(path)}: unknown recipe '{value}'; allowed: {allowed}{nearest(value, RECIPES)}")
-        return value
-    if len(path) == 3 and path[1] in ("first", "second", "both"):
-        spec = defaults(ViewConfig)
-        return check_value(value, field_of(spec, path, layer.where), path, layer.where)
-    raise InputError(f"{layer.where(path)}: expected views.recipe or views.first|second|both.<setting>")
-
-
-def _views(section: dict[str, Any], recipe: str) -> list[dict[str, Any]]:
-    first, second = (view_values(view) for view in RECIPES[section.get("recipe", recipe)])
-    both = section.get("both", {})
-    return [first | both | section.get("first", {}), second | both | section.get("second", {})]
-
-
-def _contradictions(method: str, nested: dict[str, Any], spec: Spec, chosen: dict[Path_, tuple[Any, Layer]]) -> None:
-    """What is well typed but cannot be meant: a setting of a part that is switched off, a warm-up longer than the training."""
-    for key, field in spec["fields"].items():
-        said = _shown(nested.get(key, field.get("default")))
-        for path, (_, layer) in chosen.items():
-            if path[0] in (field.get("governs") or {}).get(said, []) and layer.explicit:
-                at = layer.where(path)
-                raise InputError(f"{at}: contradicts '{key}: {said}', which leaves {path[0]} unused; drop one of them")
-        for other, wanted in (field.get("needs") or {}).get(said, {}).items():
-            found = _shown(nested.get(other, spec["fields"][other]["default"]))
-            if found != _shown(wanted):
-                at = chosen[(key,)][1].where((key,))
-                raise InputError(f"{at}: '{key}: {said}' needs '{other}: {_shown(wanted)}', but {other} is {found}")
-    if not CATALOGUE()["methods"][method]["trains"]:
-        for path, (_, layer) in chosen.items():
-            if layer.explicit and path[0] not in ("data", "encoder"):
-                raise InputError(f"{layer.where(path)}: contradicts method '{method}', which is not trained; drop this key")
-    epochs = nested.get("epochs", spec["fields"]["epochs"]["default"])
-    warmup = nested.get("schedule", {}).get("warmup_epochs", 0.0)
-    if warmup > epochs:
-        at = chosen[("schedule", "warmup_epochs")][1].where(("schedule", "warmup_epochs"))
-        raise InputError(f"{at}: a warm-up of {warmup} epochs does not fit into {epochs} epochs")
 
 
 def _applicable(protocols: tuple[dict[str, Any], ...], config: dict[str, Any]) -> tuple[dict[str, Any], ...]:

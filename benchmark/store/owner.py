@@ -64,6 +64,7 @@ class Claim:
         path = folder / "owner.json"
         token = 1
         for _ in range(8):
+            owner: dict[str, Any] | None
             try:
                 owner = read_json(path)
             except InputError:

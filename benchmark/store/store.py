@@ -1,14 +1,15 @@
 """The store: a folder per cell, read by planning, reporting and status, written by execution.
 
-    STORE/cells/<id>/config.json         what the cell is, and which evaluations have been asked of it
-                     owner.json          who runs it (benchmark.store.owner)
-                     log.txt metrics.jsonl checkpoint.pt
-                     record.json         exists and parses iff pretraining is finished
-                     evaluations/<evaluation id>.json
+STORE/cells/<id>/config.json         what the cell is, and which evaluations have been asked of it
+                 owner.json          who runs it (benchmark.store.owner)
+                 log.txt metrics.jsonl checkpoint.pt
+                 record.json         exists and parses iff pretraining is finished
+                 evaluations/<evaluation id>.json
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -74,10 +75,8 @@ class Store:
         path = folder / "config.json"
         wanted = list(protocols)
         if path.exists():
-            try:
+            with contextlib.suppress(InputError):  # an unreadable request is simply written anew
                 wanted += [p for p in read_json(path).get("evaluate", []) if p not in wanted]
-            except InputError:
-                pass  # an unreadable request is simply written anew
         new = {"id": cell_id, "config": config, "evaluate": wanted}
         if not path.exists() or path.read_bytes().strip() == b"" or _differs(path, new):
             write_json(path, new)

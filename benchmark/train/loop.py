@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmark.data import Batch, Loader
+from benchmark.data.loader import Batch, Loader
 from benchmark.store.record import finite, storage_error
 from benchmark.train import checkpoint
 from benchmark.train.optim import build_optimizer

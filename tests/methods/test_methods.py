@@ -61,9 +61,9 @@ def test_the_list_of_methods_is_what_the_classes_say() -> None:
     assert set(METHODS) == set(CONFIGS)
     for name in METHODS:
         method = load(name)
-        assert method.NAME == name and method.VERSION >= 1 and method.PAPER
+        assert name == method.NAME and method.VERSION >= 1 and method.PAPER
         assert method.RECIPE in RECIPES and method.NUM_VIEWS in (0, 1, 2)
-        assert method.TRAINS == (method.NUM_VIEWS > 0)
+        assert (method.NUM_VIEWS > 0) == method.TRAINS
         assert all(sentence.endswith(".") for sentence in method.DEPARTS)
     with pytest.raises(ValueError, match="the methods are byol, contrastive"):
         load("boyl")

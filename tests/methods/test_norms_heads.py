@@ -41,9 +41,7 @@ def test_standardized_layers_ignore_scale_and_shift_of_their_weights() -> None:
     torch.testing.assert_close(linear(vectors), before[1], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("channels", "groups", "expected"), [(64, 16, 16), (8, 16, 8), (24, 16, 12), (7, 4, 1), (1, 16, 1)]
-)
+@pytest.mark.parametrize(("channels", "groups", "expected"), [(64, 16, 16), (8, 16, 8), (24, 16, 12), (7, 4, 1), (1, 16, 1)])
 def test_groups_are_capped_and_divide_the_channels(channels: int, groups: int, expected: int) -> None:
     assert divisor(channels, groups) == expected
     for layer in (norm_2d("group", channels, groups), norm_1d("group_ws", channels, groups)):

@@ -79,7 +79,13 @@ def test_every_state_has_its_action_and_reason(tmp_path):
 
     for evaluation in cell.evaluations:
         folder.joinpath("evaluations").mkdir(exist_ok=True)
-        record = {"schema": 1, "stage": evaluation.protocol["name"], "id": evaluation.id, "status": "done", "metrics": {}}
+        record = {
+            "schema": 1,
+            "stage": evaluation.protocol["name"],
+            "id": evaluation.id,
+            "status": "done",
+            "metrics": {},
+        }
         write_json(folder / "evaluations" / f"{evaluation.id}.json", record)
     assert (action(rows, store).do, action(rows, store).why) == ("nothing", "done")
     assert action(rows, store, "force").do == "train"

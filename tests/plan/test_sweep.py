@@ -142,9 +142,17 @@ def test_includes_lie_beneath(tmp_path):
     [
         ("epochs: 4", "epoch: 4", r"s.yaml:3: base > epoch: unknown key; .*did you mean 'epochs'"),
         ("epochs: 4", "epochs: four", "expected a whole number, found the text 'four'"),
-        ("1e-3", '"1e-3"', "s.yaml:6: rows > two > optimizer.learning_rate: expected a number.*write 1e-3 without quotes"),
-        ("projector.norm: batch", "predict: no", "s.yaml:5: .*expected true or false, found the text 'no'; write false"),
-        ("projector.norm: batch", "projector.norm: false", "the truth value false; write \"none\" if a word is meant"),
+        (
+            "1e-3",
+            '"1e-3"',
+            "s.yaml:6: rows > two > optimizer.learning_rate: expected a number.*write 1e-3 without quotes",
+        ),
+        (
+            "projector.norm: batch",
+            "predict: no",
+            "s.yaml:5: .*expected true or false, found the text 'no'; write false",
+        ),
+        ("projector.norm: batch", "projector.norm: false", 'the truth value false; write "none" if a word is meant'),
         ("projector.norm: batch", "projector.norm: bach", "unknown value 'bach'; allowed: .*did you mean 'batch'"),
         ("method: byol", "method: boyl", "base > method: unknown method 'boyl'; .*did you mean 'byol'"),
         ("{method: random}", "{method: random, projector.norm: none}", "rows > three > projector.norm: unknown key"),

@@ -76,7 +76,11 @@ except Exception as error:
 
 @pytest.mark.parametrize(
     ("number", "words"),
-    [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "choose another folder with --store"), (errno.EIO, "cannot be written")],
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EACCES, "choose another folder with --store"),
+        (errno.EIO, "cannot be written"),
+    ],
 )
 def test_storage_errors_carry_a_remedy(tmp_path, number, words):
     assert words in str(storage_error(tmp_path, OSError(number, os.strerror(number))))

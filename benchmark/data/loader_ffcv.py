@@ -1,0 +1,127 @@
+"""The loader on FFCV: its file reader, memory manager and prefetching epoch thread around this benchmark's kernel.
+
+FFCV 1.0.2 compiles every pipeline anew in every process, draws its random numbers per thread, resizes with an area filter
+and hands out buffers that it will overwrite. So only its machinery is used: a decoder of our own goes from the stored bytes
+straight to all views (no intermediate copy, no compilation by FFCV: the kernel comes from numba's disk cache), parameters are
+keyed, batches are freshly allocated, and the epoch thread is ended when the loop is.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ffcv.loader
+import numba
+import numpy as np
+import torch
+from ffcv.loader.epoch_iterator import EpochIterator
+from ffcv.pipeline import PipelineSpec
+from ffcv.pipeline.compiler import Compiler
+from ffcv.pipeline.operation import Operation
+from numpy.typing import NDArray
+
+from benchmark.data.loader import Batch, Loader, Recipe
+
+_BATCHES_AHEAD = 3
+
+
+class FFCVLoader(Loader):
+    """`workers` threads share every batch; they live as long as the epoch's loop. One epoch runs at a time."""
+
+    backend = "ffcv"
+
+    def __init__(
+        self, recipe: Recipe, indices: NDArray[np.integer], batch_size: int, workers: int, drop_last: bool
+    ) -> None:
+        super().__init__(recipe, indices, batch_size, workers, drop_last)
+        self._decoder = _Decoder(recipe)
+        self._ffcv = _ffcv_loader(recipe.path, batch_size, self._decoder)
+        self._running: EpochIterator | None = None
+
+    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+        self.close()  # the decoder serves one epoch
+        order = self.order(epoch)[start_batch * self.batch_size :]
+        labels = self.recipe.file.labels
+        shares = max(1, self.workers)
+        with ThreadPoolExecutor(shares) as threads:
+            self._decoder.serve(epoch, threads, shares)
+            running = self._running = EpochIterator(self._ffcv, order)
+            try:
+                for at, (views,) in zip(range(0, len(order), self.batch_size), running, strict=True):
+                    if isinstance(views, BaseException):
+                        raise views
+                    index = order[at : at + self.batch_size]
+                    yield Batch(views, torch.from_numpy(index.copy()), torch.from_numpy(labels[index]))
+            finally:
+                _end(running)
+
+    def close(self) -> None:
+        if self._running is not None:
+            _end(self._running)
+            self._running = None
+
+
+class _Decoder(Operation):
+    """FFCV's place for reading an image field: given a batch of samples and the mapped file, returns all views."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self._recipe = recipe
+        self._pin = torch.cuda.is_available()
+
+    def serve(self, epoch: int, threads: ThreadPoolExecutor, shares: int) -> None:
+        self._epoch, self._threads, self._shares = epoch, threads, shares
+
+    def declare_state_and_memory(self, previous_state: Any) -> tuple[Any, None]:
+        side = self._recipe.out_size
+        return replace(previous_state, jit_mode=False, shape=(3, side, side), dtype=torch.float32), None
+
+    def generate_code(self) -> Callable[..., Any]:
+        def decode(index: NDArray[np.int64], memory: None, metadata: Any, storage: Any) -> Any:
+            try:
+                offsets = metadata["data_ptr"][index].astype(np.int64)
+                pixels = storage[0].view(np.ndarray)
+                return self._recipe.render(
+                    self._epoch, index, pixels, offsets, self._pin, self._threads, self._shares
+                )
+            except BaseException as error:  # FFCV's thread would die silently, its reader would wait for ever
+                return error
+
+        return decode
+
+
+def _ffcv_loader(path: Path, batch_size: int, decoder: _Decoder) -> ffcv.loader.Loader:
+    """FFCV's Loader for one file, with its compiler off and this process's thread settings left as they were."""
+    # FFCV sets torch's and numba's thread counts to num_workers, here and again in each epoch's thread; its own
+    # operations are not used, so it is told what torch has already.
+    torch_threads = torch.get_num_threads()
+    Compiler.set_enabled(False)
+    try:
+        return ffcv.loader.Loader(
+            str(path),
+            batch_size,
+            num_workers=min(torch_threads, numba.config.NUMBA_NUM_THREADS),
+            os_cache=True,
+            drop_last=False,  # the order handed over is cut already
+            batches_ahead=_BATCHES_AHEAD,
+            pipelines={"image": PipelineSpec("image", decoder), "label": None},
+        )
+    finally:
+        Compiler.set_enabled(True)
+        torch.set_num_threads(torch_threads)
+
+
+def _end(running: EpochIterator) -> None:
+    """Stop FFCV's epoch thread and wait for it. It may be blocked on a full queue, so that has to be emptied."""
+    running.terminate_event.set()
+    running.iter_ixes = iter(())
+    while running.is_alive():
+        with suppress(queue.Empty):
+            running.output_queue.get_nowait()
+        running.join(0.001)
