@@ -75,8 +75,7 @@ class BYOL(Method):
         "its weights separately and reports no difference.",
         "Batch statistics are those of one process's batch; BYOL's released code synchronizes them over all cores.",
         "The encoder is torchvision's ResNet with its He initialization; BYOL's is Haiku's, initialized otherwise.",
-        "The heads' hidden layers have no bias before a batch norm, which would subtract it; BYOL's released code has "
-        "one.",
+        "The heads' hidden layers have no bias before a batch norm, which would subtract it; BYOL's released code has one.",
         "The target moves after the optimizer, by a schedule in steps, as in the paper; the batch-norm blog's script "
         "moves it before the optimizer and changes tau once an epoch.",
     )

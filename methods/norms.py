@@ -84,6 +84,19 @@ class StandardizedLinear(nn.Linear):
         return F.linear(x, standardized(self.weight), self.bias)
 
 
+class GroupNorm(nn.GroupNorm):
+    """PyTorch's group norm, the same numbers; on a CPU, channels-last maps take the contiguous kernel.
+
+    PyTorch's channels-last CPU kernel is two to four times slower than the way there and back where a group is a few
+    channels (128 x 32 x 16 x 16 in bfloat16, 16 groups, forward and backward on one core); with one group it is not.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:  # B x C or B x C x H x W
+        if x.device.type != "cpu" or x.ndim != 4 or x.is_contiguous():
+            return super().forward(x)
+        return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
+
+
 def divisor(channels: int, groups: int) -> int:
     """The largest number of groups, at most `groups`, that divides `channels`."""
     if groups < 1:
@@ -96,7 +109,7 @@ def norm_2d(kind: str, channels: int, groups: int) -> nn.Module:
     if kind == "batch":
         return nn.BatchNorm2d(channels)
     if kind in ("group", "group_ws"):
-        return nn.GroupNorm(divisor(channels, groups), channels)
+        return GroupNorm(divisor(channels, groups), channels)
     if kind == "layer":
         return nn.GroupNorm(1, channels)
     return _without_statistics(kind, channels)

@@ -41,9 +41,7 @@ _BYOL = ViewConfig(jitter_prob=0.8, brightness=0.4, contrast=0.4, saturation=0.2
 _BYOL_FIRST = replace(_BYOL, blur_prob=1.0)
 _BYOL_SECOND = replace(_BYOL, blur_prob=0.1, solarize_prob=0.2)
 # SimCLR (2002.05709), appendix A, strength s = 1.
-_SIMCLR = ViewConfig(
-    jitter_prob=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, grayscale_prob=0.2, blur_prob=0.5
-)
+_SIMCLR = ViewConfig(jitter_prob=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, grayscale_prob=0.2, blur_prob=0.5)
 # MoCo v2 (2003.04297), "aug+"; also what the BYOL batch-norm blog ran.
 _MOCOV2 = ViewConfig(
     crop_scale=(0.2, 1.0),

@@ -5,7 +5,8 @@
     python -m reports --readme README.md       the text between <!-- report:begin NAME --> markers written anew
     python -m reports --compact reports/records   the store's records without checkpoints and logs, to be committed
 
-Exit code 0, or 2 with one sentence for bad input. A record that cannot be read is a warning: the rest is rendered.
+Exit code 0, or 2 with one sentence for bad input. A record that cannot be read is named, the rest is rendered all the same,
+and the exit code is 2.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from benchmark.errors import InputError
 from reports import build
-from reports.evidence import existing, export, read_evidence
+from reports.evidence import Evidence, existing, export, read_evidence
 
 _RECORDS = build.ROOT / "reports" / "records"
 _OUT = build.ROOT / "reports" / "build"
@@ -54,7 +55,7 @@ def _main(args: argparse.Namespace) -> int:
     if args.compact is not None:
         return _compact(store, args.compact)
     named = str(args.store) if args.store is not None else ""
-    report, _ = build.load(build.Sources(folders), args.table, args.profile, named)
+    report, evidence = build.load(build.Sources(folders), args.table, args.profile, named)
     if args.print:
         from rich.console import Console
 
@@ -65,22 +66,23 @@ def _main(args: argparse.Namespace) -> int:
         from reports.readme import rewrite
 
         print(f"{args.readme}: {'rewritten' if rewrite(args.readme, report) else 'already up to date'}")
-    if args.print or args.readme is not None:
-        return OK
-    page = build.write(report, args.out, figures=not args.no_figures)
-    for text in report.warnings:
+    if not args.print and args.readme is None:
+        print(build.write(report, args.out, figures=not args.no_figures))
+    return _warn(evidence, printed=args.print)
+
+
+def _warn(evidence: Evidence, printed: bool = False) -> int:
+    """Name what could not be read (unless the tables' print-out did) and give the exit code that goes with it."""
+    for text in () if printed else (*evidence.problems, *evidence.remarks):
         print(f"warning: {text}", file=sys.stderr)
-    print(page)
-    return OK
+    return BAD_INPUT if evidence.problems else OK
 
 
 def _compact(store: Path, target: Path) -> int:
     evidence = read_evidence([store])
     count = export(evidence.all(), target)
-    for text in evidence.warnings:
-        print(f"warning: {text}", file=sys.stderr)
     print(f"{count} records written to {target}")
-    return OK
+    return _warn(evidence)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def assemble(specs: Sequence[TableSpec], plans: Mapping[str, Plan], evidence: Ev
             shown += [table for table in tables if _worth_showing(spec, table)] or tables[:1]
     runs = {run.id: run for run in evidence.all()}
     used = {run for table in every for row in table.rows for run in row.runs}
-    return Report(tuple(shown), tuple(every), runs, evidence.warnings, len(set(runs) - used))
+    return Report(tuple(shown), tuple(every), runs, (*evidence.problems, *evidence.remarks), len(set(runs) - used))
 
 
 def _check(spec: TableSpec, plan: Plan, profile: str | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from benchmark.store.record import storage_error, write_bytes
 from reports import render_csv, render_latex, render_markdown
 from reports.assemble import Report, assemble
 from reports.evidence import Evidence, read_evidence
-from reports.planned import read_plan
+from reports.planned import Plan, read_plan
 from reports.reference import read_references
-from reports.spec import read_tables
+from reports.spec import TableSpec, read_tables
 from reports.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,15 +28,23 @@ class Sources:
     references: Path = ROOT / "reports" / "reference"
 
 
-def load(sources: Sources, tables: Iterable[str] = (), profile: str | None = None, store: str = "") -> tuple[Report, Evidence]:
+def load(sources: Sources, tables: Sequence[str] = (), profile: str | None = None, store: str = "") -> tuple[Report, Evidence]:
     """Read everything and join it. `store`: the folder to name in the commands when it is not the usual one.
 
     Raises InputError for a table, profile, sweep or reference row that does not exist.
     """
     specs = read_tables(sources.tables, read_references(sources.references), tables)
     plans = {sweep: read_plan(sources.root, sweep, store) for sweep in dict.fromkeys(spec.sweep for spec in specs)}
+    if not tables:  # in the order of the sweeps' rows, which is the order in which the papers answered one another
+        specs.sort(key=lambda spec: (spec.sweep, _place(spec, plans[spec.sweep])))
     evidence = read_evidence(sources.stores)
     return assemble(specs, plans, evidence, profile), evidence
+
+
+def _place(spec: TableSpec, plan: Plan) -> int:
+    """Where the sweep states the first row that this table refers to."""
+    places = [plan.rows.index(row.sweep) for row in spec.rows.values() if row.sweep in plan.rows]
+    return places[0] if places else 0
 
 
 def write(report: Report, out: Path, figures: bool = True) -> Path:

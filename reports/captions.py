@@ -9,13 +9,13 @@ from reports.reference import MEANING
 from reports.table import Row, Table
 
 
-def caption(table: Table) -> list[str]:
-    """What a reader must know before reading a number."""
+def caption(table: Table, scale: bool = True) -> list[str]:
+    """What a reader must know before reading a number; `scale=False` where the page says that part elsewhere."""
     lines = [
         f"The paper's protocol: {table.protocol}.",
         f"Ours: {table.where}" + (f": {table.about}." if table.about else "."),
     ]
-    if table.scale:
+    if table.scale and scale:
         lines.append(
             f"Accuracies are not comparable with the paper's: {table.scale}. Claims are tested in their direction only."
         )

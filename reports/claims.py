@@ -1,19 +1,18 @@
-"""What our runs say about a statement of the paper: a collapse, an order of two rows, a gap between them. Pure
-functions.
+"""What our runs say about a statement of the paper: a collapse, an order of two rows, a gap. Pure functions.
 
 The collapse statistic is c = std(z)·√d: the standard deviation of z/|z| over images, per channel, averaged over the d
 channels and multiplied by √d. It is 1 for directions spread evenly over the sphere and 0 when all images have one
-representation. By Cauchy-Schwarz c² = s · (1 - mean cosine of two images' z), where s in (0, 1] is the effective
-share of the channels that vary (1 when all vary alike). So
+representation. By Cauchy-Schwarz c² = s · (1 - mean cosine of two images' z), where s in (0, 1] is the effective share
+of the channels that vary (1 when all vary alike). So
 
-    c > 0.5   implies a mean cosine below 0.75: two images are told apart, the representation has not collapsed; c <
-    0.15  means s · (1 - cosine) < 0.0225: either nearly all images share one direction (complete collapse, mean
-    cosine
-              above 0.9775), or almost no channel varies (dimensional collapse).
+    c > 0.5   implies a mean cosine below 0.75: two images are told apart, the representation has not collapsed;
+    c < 0.15  means s · (1 - cosine) < 0.0225: either nearly all images share one direction (complete collapse, mean
+              cosine above 0.9775), or almost no channel varies (dimensional collapse).
 
 In between nothing is decided. Networks that learn are found near 0.8 to 1, collapsed ones near 0.02, so that a single
-seed is usually far from both edges: a collapse may be decided on one seed, and the sentence says so. Orders and gaps
-never are.
+seed is usually far from both edges: a collapse may be decided on one seed, or on each of several seeds by itself where
+their t interval is too wide (at n = 2 it reaches nine standard deviations to either side), and the sentence says so.
+Orders and gaps never are.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from reports.verdict import advice, seeds_needed
 Outcome = Literal["supported", "contradicted", "undecided", "not run"]
 COLLAPSED_BELOW = 0.15
 SPREAD_ABOVE = 0.5
+EACH = " of each row"
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def order(above: Side, below: Side, baseline: Side, metric: Metric) -> ClaimVerd
     better, outcome = _leader(above, below, sign * found.low, sign * found.high)
     if better is None:
         more = seeds_needed(math.hypot(first.std or 0.0, second.std or 0.0), abs(found.mean), min(first.n, second.n))
-        return ClaimVerdict("undecided", f"{gap} includes 0; {advice(more)}", more)
+        return ClaimVerdict("undecided", f"{gap} includes 0; {advice(more, EACH)}", more)
     learned = _beats(better, baseline, sign)
     if learned is not None:
         return ClaimVerdict("undecided", f"{gap}, but {learned}, so accuracy cannot decide at this scale")
@@ -166,7 +166,7 @@ def gap(above: Side, below: Side, paper: float, margin: float, metric: Metric, s
         return ClaimVerdict("contradicted", f"{shown} lies outside {target}")
     spread = math.hypot(first.std or 0.0, second.std or 0.0)
     more = seeds_needed(spread, abs(margin - abs(found.mean - paper)), min(first.n, second.n))
-    return ClaimVerdict("undecided", f"{shown} reaches across an edge of {target}; {advice(more)}", more)
+    return ClaimVerdict("undecided", f"{shown} reaches across an edge of {target}; {advice(more, EACH)}", more)
 
 
 def _unable(side: Side) -> ClaimVerdict | None:

@@ -1,6 +1,6 @@
 """The finished runs a report rests on: records of a store and the committed ones, read once, never changed.
 
-A file that cannot be read costs itself and nothing else: it is named in `warnings` and the rest is used. This is the
+A file that cannot be read costs itself and nothing else: it is named in `problems` and the rest is used. This is the
 only module here that touches `benchmark.store`.
 """
 
@@ -46,10 +46,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All runs by key, and a sentence for everything that had to be left out."""
+    """All runs by key. problems: a sentence for every file that could not be read; remarks: where two folders disagree."""
 
     runs: dict[str, list[Run]]
-    warnings: tuple[str, ...]
+    problems: tuple[str, ...]
+    remarks: tuple[str, ...]
 
     def all(self) -> Iterable[Run]:
         return (run for runs in self.runs.values() for run in runs)
@@ -63,27 +64,28 @@ def experiment_key(config: dict[str, Any]) -> str:
 def read_evidence(folders: Iterable[Path]) -> Evidence:
     """Read every folder that exists; where two hold the same cell the earlier folder's record is used."""
     found: dict[str, Run] = {}
-    warnings: list[str] = []
+    problems: list[str] = []
+    remarks: list[str] = []
     for folder in folders:
         for cell in Store(folder).cells():
-            warnings += cell.problems
+            problems += cell.problems
             if cell.record is None:
                 continue
             try:
                 run = _run(cell, cell.record)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 path = cell.folder / "record.json"
-                warnings.append(f"{path}: not a record of a cell ({type(error).__name__}: {error}); it is left out")
+                problems.append(f"{path}: not a record of a cell ({type(error).__name__}: {error}); it is left out")
                 continue
             known = found.get(run.id)
             if known is None:
                 found[run.id] = run
             elif _numbers(known) != _numbers(run):
-                warnings.append(f"{cell.folder}: disagrees with the record of the same cell read before; that one is used")
+                remarks.append(f"{cell.folder}: disagrees with the record of the same cell read before; that one is used")
     runs: dict[str, list[Run]] = {}
     for run in sorted(found.values(), key=lambda run: (run.seed, run.id)):
         runs.setdefault(run.key, []).append(run)
-    return Evidence(runs, tuple(warnings))
+    return Evidence(runs, tuple(problems), tuple(remarks))
 
 
 def _run(cell: CellRecord, record: dict[str, Any]) -> Run:

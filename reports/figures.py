@@ -36,7 +36,7 @@ class Drawing:
     title: str
     says: str
     svg: str
-    pdf: bytes
+    figure: Figure
 
 
 def draw(table: Table, runs: Mapping[str, Run]) -> list[Drawing]:
@@ -49,7 +49,6 @@ def draw(table: Table, runs: Mapping[str, Run]) -> list[Drawing]:
         **seaborn.plotting_context("paper", font_scale=1.05),
         **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK),
         "svg.fonttype": "none",
-        "pdf.fonttype": 42,
         "svg.hashsalt": table.slug,
         "font.family": ["DejaVu Sans"],
         "axes.titlelocation": "left",
@@ -65,10 +64,24 @@ def draw(table: Table, runs: Mapping[str, Run]) -> list[Drawing]:
 
 
 def write(drawings: Sequence[Drawing], folder: Path) -> None:
-    """NAME.svg and NAME.pdf for each. Raises InputError when the folder cannot be written."""
+    """NAME.svg and NAME.pdf for each. Raises InputError when the folder cannot be written.
+
+    Embedding TrueType fonts (which publishers ask for) takes most of a figure's time, so a PDF is made again only when its
+    SVG has changed.
+    """
+    import matplotlib
+
     for drawing in drawings:
-        write_bytes(folder / f"{drawing.name}.svg", ('<?xml version="1.0" encoding="utf-8"?>\n' + drawing.svg).encode())
-        write_bytes(folder / f"{drawing.name}.pdf", drawing.pdf)
+        svg, pdf = folder / f"{drawing.name}.svg", folder / f"{drawing.name}.pdf"
+        content = f'<?xml version="1.0" encoding="utf-8"?>\n{drawing.svg}'.encode()
+        if pdf.exists() and svg.exists() and svg.read_bytes() == content:
+            continue
+        page = io.BytesIO()
+        unsigned: dict[str, Any] = dict.fromkeys(("CreationDate", "Creator", "Producer"))  # the same bytes every time
+        with matplotlib.rc_context({"pdf.fonttype": 42}):
+            drawing.figure.savefig(page, format="pdf", transparent=True, metadata=unsigned)
+        write_bytes(pdf, page.getvalue())
+        write_bytes(svg, content)
 
 
 def _figure(width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:
@@ -79,10 +92,11 @@ def _figure(width: float, height: float, columns: int) -> tuple[Figure, list[Axe
 
 
 def _finish(figure: Figure, name: str, title: str, says: str) -> Drawing:
-    svg, pdf = io.StringIO(), io.BytesIO()
+    svg = io.StringIO()
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once; saving would do it again for every format
     figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    figure.savefig(pdf, format="pdf", transparent=True, metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    return Drawing(name, title, says, _inline(svg.getvalue(), name, title), pdf.getvalue())
+    return Drawing(name, title, says, _inline(svg.getvalue(), name, title), figure)
 
 
 def _inline(svg: str, name: str, title: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from reports.assemble import Report
@@ -14,11 +14,15 @@ class Scope:
     """A profile and, where something has run, the data it ran on."""
 
     profile: str
-    data: str
+    data: str  # name and content, '' where nothing has run
 
-    @property
-    def shown(self) -> str:
-        return f"{self.profile}, {self.data}" if self.data else self.profile
+    def shown(self, scopes: Iterable[Scope]) -> str:
+        """The profile with the data's name; with its content too where another column has the same name."""
+        if not self.data:
+            return self.profile
+        name = self.data.split()[0]
+        alike = [scope for scope in scopes if scope.profile == self.profile and scope.data.split()[:1] == [name]]
+        return f"{self.profile}, {name if len(alike) < 2 else self.data}"
 
 
 @dataclass(frozen=True)

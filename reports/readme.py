@@ -81,7 +81,7 @@ def claims_overview(report: Report) -> str:
     """The overview of claims as a Markdown table."""
     scopes, lines = overview(report)
     rows = [[escape(line.claim.says), *(escape(line.words.get(scope, "")) for scope in scopes)] for line in lines]
-    header = ["claim", *(escape(scope.shown) for scope in scopes)]
+    header = ["claim", *(escape(scope.shown(scopes)) for scope in scopes)]
     return grid(header, rows, [False] * len(header))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmark.store.record import finite
 from reports import captions
 from reports.assemble import Report
 from reports.evidence import Run
@@ -63,7 +64,7 @@ class _Markup(str):
 
 
 def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) if value else "not recorded"
+    return json.dumps(finite(value), indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) if value else "not recorded"
 
 
 def _evaluations(run: Run) -> list[dict[str, Any]]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from reports import captions
 from reports.table import Table
 
-HEAD = "% Needs \\usepackage{booktabs} in the preamble of a document in UTF-8.\n"
+HEAD = "% Needs \\usepackage{booktabs,graphicx} in the preamble of a document in UTF-8.\n"
+_FITS = 78  # characters of \small text across a page of ordinary margins; a wider table is scaled down
 _ESCAPES = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -63,19 +64,20 @@ def _typewriter(text: str) -> str:
 def render_table(table: Table) -> str:
     """One table environment with the claims as a second tabular beneath."""
     columns = "".join("r" if column.numeric else "l" for column in table.columns)
+    wide = sum(max(len(row.cells[i].display) for row in table.rows) + 2 for i in range(len(table.columns))) > _FITS
     note = r"\par\smallskip\begin{minipage}{\linewidth}\footnotesize"
     lines = [
         r"\begin{table}",
         r"\centering\small\setlength{\tabcolsep}{4pt}",
         rf"\caption{{{escape(captions.heading(table))}. {escape(' '.join(captions.caption(table)))}}}",
         rf"\label{{tab:{table.slug}}}",
-        rf"\begin{{tabular}}{{{columns}}}",
+        (r"\resizebox{\linewidth}{!}{%" + "\n" if wide else "") + rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
-        " & ".join(escape(column.label) for column in table.columns) + r" \\",
+        " & ".join(_header(column.header) for column in table.columns) + r" \\",
         r"\midrule",
         *(" & ".join(_cell(cell.display) for cell in row.cells) + r" \\" for row in table.rows),
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}" + ("}" if wide else ""),
     ]
     if legend := captions.legend(table):
         lines += [note, escape(". ".join(legend) + "."), r"\end{minipage}"]
@@ -87,7 +89,9 @@ def render_table(table: Table) -> str:
             r"outcome & the paper says & why \\",
             r"\midrule",
             *(
-                f"{escape(claim.words)} & {escape(claim.says)} & {escape(claim.verdict.sentence)} " + r"\\"
+                r"\raggedright "
+                + " & ".join(map(escape, (claim.words, claim.says, claim.verdict.sentence)))
+                + r" \tabularnewline"
                 for claim in table.claims
             ),
             r"\bottomrule",
@@ -99,6 +103,12 @@ def render_table(table: Table) -> str:
     if below:
         lines += [note, *below, r"\end{minipage}"]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def _header(label: str) -> str:
+    """A column's name, stacked where it is long."""
+    first, space, rest = label.partition(" ")
+    return rf"\shortstack[l]{{{escape(first)}\\{escape(rest)}}}" if space and len(label) > 10 else escape(label)
 
 
 def _cell(display: str) -> str:

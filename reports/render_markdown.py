@@ -39,7 +39,7 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence
 
 def rows_of(table: Table) -> str:
     """The table proper."""
-    header = [escape(column.label) for column in table.columns]
+    header = [escape(column.header) for column in table.columns]
     rows = [[escape(cell.display) for cell in row.cells] for row in table.rows]
     return grid(header, rows, [column.numeric for column in table.columns])
 

@@ -28,12 +28,15 @@ _CLAIM_KEYS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class RowSpec:
-    """One row of the paper's table. `sweep` is None for a row nothing here can measure; `missing` then says why.
+    """One row of the paper's table. `name` is its label, with its settings where the paper repeats the label.
+
+    `sweep` is None for a row that nothing here can measure; `missing` then says why.
 
     `differs`: why our row is not quite the paper's, so that its number is never compared as if it were.
     """
 
     id: str
+    name: str
     label: str
     settings: tuple[str, ...]
     reference: Reference | None
@@ -41,12 +44,6 @@ class RowSpec:
     missing: str
     differs: str
     note: str
-
-    @property
-    def name(self) -> str:
-        """The label with its settings: unique where the paper repeats a label."""
-        shown = " / ".join(setting for setting in self.settings if setting)
-        return f"{self.label} [{shown}]" if shown else self.label
 
 
 @dataclass(frozen=True)
@@ -167,6 +164,7 @@ def _row(document: Document, name: str, table: str, width: int, references: Refe
         reference = reference_of(references, table, str(raw["reference"]), document.at(*at, "reference"))
     return RowSpec(
         id=name,
+        name=_name(document, raw),
         label=str(raw["label"]),
         settings=tuple("" if value is None else str(value) for value in settings),
         reference=reference,
@@ -175,6 +173,12 @@ def _row(document: Document, name: str, table: str, width: int, references: Refe
         differs=str(raw.get("differs", "")),
         note=str(raw.get("note", "")),
     )
+
+
+def _name(document: Document, raw: dict[str, Any]) -> str:
+    labels = [row.get("label") for row in document.value["rows"].values() if isinstance(row, dict)]
+    shown = " / ".join(str(setting) for setting in raw.get("settings", []) if setting not in (None, ""))
+    return f"{raw['label']} [{shown}]" if labels.count(raw["label"]) > 1 and shown else str(raw["label"])
 
 
 def _claim(document: Document, name: str, rows: dict[str, RowSpec]) -> ClaimSpec:

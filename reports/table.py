@@ -29,6 +29,11 @@ class Column:
     primary: bool = False
 
     @property
+    def header(self) -> str:
+        """The label with the unit."""
+        return f"{self.label} {self.metric.unit}".strip() if self.metric else self.label
+
+    @property
     def numeric(self) -> bool:
         return self.kind in ("paper", "document", "measured", "n")
 
@@ -78,7 +83,7 @@ class Claim:
         outcome = self.verdict.outcome
         if outcome not in ("supported", "contradicted"):
             return outcome
-        limits = [word for word, applies in (("direction", self.scaled), ("one seed", self.verdict.one_seed)) if applies]
+        limits = [word for word in ("direction" if self.scaled else "", self.verdict.basis) if word]
         return f"{outcome} ({', '.join(limits)})" if limits else outcome
 
 

@@ -44,11 +44,11 @@ def seeds_needed(std: float, distance: float, have: int) -> int | None:
     return None
 
 
-def advice(more: int | None) -> str:
-    """The end of a sentence about an undecided row."""
+def advice(more: int | None, of: str = "") -> str:
+    """The end of a sentence about something undecided; `of` says what the seeds are of."""
     if more is None:
         return f"more than {MOST_SEEDS} seeds would be needed: it lies on the edge"
-    return f"about {more} more {'seed' if more == 1 else 'seeds'} would probably decide it"
+    return f"about {more} more {'seed' if more == 1 else 'seeds'}{of} would probably decide it"
 
 
 def compare(

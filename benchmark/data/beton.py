@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
@@ -22,9 +23,7 @@ from benchmark.errors import InputError
 
 _VERSION, _INT_FIELD, _IMAGE_FIELD, _RAW = 2, 1, 2, 1
 _PAGE = 1 << 23  # bytes; FFCV's default
-_HEADER = np.dtype(
-    [("version", "<u2"), ("fields", "<u2"), ("page", "<u4"), ("samples", "<u8"), ("table", "<u8")], align=True
-)
+_HEADER = np.dtype([("version", "<u2"), ("fields", "<u2"), ("page", "<u4"), ("samples", "<u8"), ("table", "<u8")], align=True)
 _FIELD = np.dtype([("type", "u1"), ("name", "S16"), ("arguments", "u1", 1024)])
 _IMAGE = np.dtype([("mode", "u1"), ("width", "<u2"), ("height", "<u2"), ("pointer", "<u8")])
 _SAMPLE = np.dtype([("image", _IMAGE), ("label", "<i8")], align=True)
@@ -121,10 +120,13 @@ class Beton:
     def images(self, indices: NDArray[np.integer] | None = None) -> NDArray[np.uint8]:
         """A copy of the images at `indices`, all by default: (n, side, side, 3)."""
         offsets = self.offsets if indices is None else self.offsets[indices]
+        size = self.side * self.side * 3
         out = np.empty((len(offsets), self.side, self.side, 3), np.uint8)
-        rows, size = out.reshape(len(offsets), -1), out[0].size if len(offsets) else 0
-        for row, offset in zip(rows, offsets.tolist(), strict=True):
-            row[:] = self.storage[offset : offset + size]
+        flat, starts = out.reshape(-1), [0, *(np.flatnonzero(np.diff(offsets) != size) + 1).tolist(), len(offsets)]
+        for low, high in pairwise(starts):  # runs of samples that lie next to each other
+            if low < high:
+                begin = int(offsets[low])
+                flat[low * size : high * size] = self.storage[begin : begin + (high - low) * size]
         return out
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,16 +101,15 @@ def open_tar(path: Path, scratch: Path) -> ImageSet:
             members = [(m.name, m.offset_data, m.size) for m in archive if m.isfile() and _is_image(m.name)]
     except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
         raise InputError(f"{path} cannot be read as a tar archive ({error}); fetch or pack it again") from None
-    file = os.open(plain, os.O_RDONLY)  # closed with the process; pread needs no position, so any thread may read
-
-    splits: list[list[_Listed]] = [[], []]
+    file = plain.open("rb")
+    found: dict[str, list[_Listed]] = {}
     for name, offset, size in members:
         parts = PurePosixPath(name).parts
-        for depth in (0, 1):
-            which = next((i for i, names in enumerate((TRAIN, TEST)) if parts[depth : depth + 1] and parts[depth] in names), None)
-            if which is not None:
-                splits[which].append(("/".join(parts[depth + 1 :]), f"{path}:{name}", partial(os.pread, file, size, offset)))
-                break
+        depth = next((depth for depth in (0, 1) if parts[depth] in TRAIN + TEST), None) if len(parts) > 2 else None
+        if depth is not None:
+            entry = "/".join(parts[depth + 1 :]), f"{path}:{name}", partial(_read_part, file, offset, size)
+            found.setdefault(parts[depth], []).append(entry)
+    splits = [next((found[name] for name in names if name in found), []) for names in (TRAIN, TEST)]
     if not all(splits):
         raise InputError(f"{path} does not hold {LAYOUT}")
     return _sorted_set(path, splits, [])
@@ -120,7 +120,7 @@ def decode(name: str, read: Callable[[], bytes], side: int) -> NDArray[np.uint8]
     from PIL import Image, UnidentifiedImageError
 
     try:
-        image = Image.open(io.BytesIO(read()))
+        image: Image.Image = Image.open(io.BytesIO(read()))
         if image.mode != "RGB":
             image = image.convert("RGB")
         pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3)
@@ -160,15 +160,17 @@ def _sorted_set(path: Path, splits: list[list[_Listed]], empty: list[Path]) -> I
     for name, shown, _ in splits[1]:
         if name.split("/")[0] not in number:
             raise InputError(f"{shown} is of a class that train/ does not have; use the same class folders in both")
-    train, test = (
-        [ImageFile(number[name.split("/")[0]], shown, read) for name, shown, read in files] for files in splits
-    )
+    train, test = ([ImageFile(number[name.split("/")[0]], shown, read) for name, shown, read in files] for files in splits)
     return ImageSet(classes, train, test)
 
 
 def _read_file(path: str) -> bytes:
     with open(path, "rb") as file:  # noqa: PTH123 - pathlib would cost as much as the reading, sixty thousand times
         return file.read()
+
+
+def _read_part(file: BinaryIO, offset: int, size: int) -> bytes:
+    return os.pread(file.fileno(), size, offset)  # no position to share, so any thread may read
 
 
 def _is_image(name: str) -> bool:

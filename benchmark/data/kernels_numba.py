@@ -10,13 +10,15 @@ threads by construction. Compiled code is cached on disk by numba, so a process 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from benchmark.data.views import BRIGHTNESS, COLUMNS, CONTRAST, FLIP, GRAY, HEIGHT, HUE, LEFT, ORDER, Table
-from benchmark.data.views import SATURATION, SIGMA, SOLARIZE, TOP, WIDTH
+from benchmark.data import views as column
+from benchmark.data.views import Table
 
 # ITU-R 601-2 luma with torchvision's digits.
 _RED, _GREEN, _BLUE = np.float32(0.2989), np.float32(0.587), np.float32(0.114)
@@ -47,20 +49,18 @@ def apply(
     storage = storage.view()
     storage.flags.writeable = False  # one type, whether it is a mapped file or an array: one compilation
     flat = out.reshape(count, 3, size * size)
-    cuts = [count * i // shares for i in range(shares + 1)]
-    waiting = [
-        threads.submit(_augment, storage, offsets, side, table, blur, mean, std, size, flat, low, high)
-        for low, high in zip(cuts[:-2], cuts[1:-1], strict=True)
-        if threads is not None
-    ]
-    _augment(storage, offsets, side, table, blur, mean, std, size, flat, cuts[-2], cuts[-1])
+    run = partial(_augment, storage, offsets, side, table, blur, mean, std, size, flat)
+    shares = shares if threads else 1
+    *others, own = pairwise(count * i // shares for i in range(shares + 1))
+    waiting = [threads.submit(run, low, high) for low, high in others] if threads else []
+    run(*own)
     for future in waiting:
         future.result()
 
 
 def load() -> None:
     """Compile the kernel, or take it from numba's disk cache."""
-    nothing = np.empty(0, np.uint8), np.empty(0, np.int64), 1, np.empty((0, COLUMNS), np.float32), 1
+    nothing = np.empty(0, np.uint8), np.empty(0, np.int64), 1, np.empty((0, column.COLUMNS), np.float32), 1
     apply(*nothing, np.zeros(3, np.float32), np.ones(3, np.float32), np.empty((0, 3, 1, 1), np.float32))
 
 
@@ -77,26 +77,28 @@ def _augment(storage, offsets, side, table, blur, mean, std, size, out, low, hig
     for n in range(low, high):
         p = table[n]
         image = out[n]
-        height, width = int(p[HEIGHT]), int(p[WIDTH])
+        height, width = int(p[column.HEIGHT]), int(p[column.WIDTH])
         row_taps = _taps(height, size, False, rows, row_weights)
-        column_taps = _taps(width, size, p[FLIP] > 0, columns, column_weights)
-        start = offsets[n] + 3 * (int(p[TOP]) * side + int(p[LEFT]))
-        _crop(storage, start, 3 * side, 3 * width, rows, row_weights, row_taps, columns, column_weights, column_taps, line, image)
+        column_taps = _taps(width, size, p[column.FLIP] > 0, columns, column_weights)
+        start = offsets[n] + 3 * (int(p[column.TOP]) * side + int(p[column.LEFT]))
+        _crop(
+            storage, start, 3 * side, 3 * width, rows, row_weights, row_taps, columns, column_weights, column_taps, line, image
+        )
         for i in range(4):
-            operation = int(p[ORDER + i])
+            operation = int(p[column.ORDER + i])
             if operation == 0:
-                _scale(image, p[BRIGHTNESS])
+                _scale(image, p[column.BRIGHTNESS])
             elif operation == 1:
-                _contrast(image, p[CONTRAST])
+                _contrast(image, p[column.CONTRAST])
             elif operation == 2:
-                _saturate(image, p[SATURATION])
+                _saturate(image, p[column.SATURATION])
             elif operation == 3:
-                _turn_hue(image, p[HUE])
-        if p[GRAY] > 0:
+                _turn_hue(image, p[column.HUE])
+        if p[column.GRAY] > 0:
             _saturate(image, _ZERO)
-        if p[SIGMA] > 0:
-            _blur(image, size, p[SIGMA], kernel, scratch, padded)
-        threshold = p[SOLARIZE]
+        if p[column.SIGMA] > 0:
+            _blur(image, size, p[column.SIGMA], kernel, scratch, padded)
+        threshold = p[column.SOLARIZE]
         for c in range(3):
             plane, shift, scale = image[c], mean[c], _ONE / std[c]
             for i in range(plane.size):

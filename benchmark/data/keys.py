@@ -58,7 +58,7 @@ def bits(starts: NDArray[np.uint64], draw: int) -> NDArray[np.uint64]:
 
 def uniform(starts: NDArray[np.uint64], draw: int) -> NDArray[np.float64]:
     """Draw number `draw` of every sequence, uniform in [0, 1) with 53 bits (N,)."""
-    return (bits(starts, draw) >> np.uint64(11)) * 2.0**-53
+    return (bits(starts, draw) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def permutation(key: int, items: NDArray[np.int64]) -> NDArray[np.int64]:

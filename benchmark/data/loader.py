@@ -85,13 +85,11 @@ class Loader(ABC):
 
     backend: ClassVar[str]
 
-    def __init__(
-        self, recipe: Recipe, indices: NDArray[np.integer], batch_size: int, workers: int, drop_last: bool
-    ) -> None:
+    def __init__(self, recipe: Recipe, indices: NDArray[np.integer], batch_size: int, workers: int, drop_last: bool) -> None:
         self.recipe, self.batch_size, self.workers = recipe, batch_size, workers
         self._indices = np.asarray(indices, np.int64)
         count, stored = len(self._indices), len(recipe.file)
-        if count and not (0 <= self._indices.min() and self._indices.max() < stored):
+        if count and (self._indices.min() < 0 or self._indices.max() >= stored):
             raise ValueError(f"indices reach outside of the {stored} images of {recipe.path}")
         self.batches_per_epoch = count // batch_size if drop_last else -(-count // batch_size)
         if not self.batches_per_epoch:
@@ -107,7 +105,7 @@ class Loader(ABC):
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `start_batch` on. Leaving the loop early ends all of its workers."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - a loader may well hold nothing
         """Release what is held between epochs."""
 
     def __enter__(self) -> Self:
@@ -117,9 +115,7 @@ class Loader(ABC):
         self.close()
 
 
-def render(
-    images: NDArray[np.uint8], out_size: int, mean: Sequence[float], std: Sequence[float], crop: float = 1.0
-) -> Tensor:
+def render(images: NDArray[np.uint8], out_size: int, mean: Sequence[float], std: Sequence[float], crop: float = 1.0) -> Tensor:
     """See `benchmark.data.normalize_batch`."""
     count, height, width, channels = images.shape
     if height != width or channels != 3:

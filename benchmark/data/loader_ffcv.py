@@ -11,22 +11,47 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ffcv.loader
 import numba
+import numba.typed
 import numpy as np
 import torch
-from ffcv.loader.epoch_iterator import EpochIterator
-from ffcv.pipeline import PipelineSpec
-from ffcv.pipeline.compiler import Compiler
-from ffcv.pipeline.operation import Operation
 from numpy.typing import NDArray
 
 from benchmark.data.loader import Batch, Loader, Recipe
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    """FFCV sets the thread counts of torch and numba: to 1 when imported, to its num_workers when a Loader is built."""
+    torch_threads, numba_threads = torch.get_num_threads(), numba.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(torch_threads)
+        numba.set_num_threads(numba_threads)
+
+
+@contextmanager
+def _plain_dictionary() -> Iterator[None]:
+    """FFCV fills a numba dictionary of two entries when imported, only ever read from Python: 3.3 s of compilation."""
+    typed, numba.typed.Dict = numba.typed.Dict, dict
+    try:
+        yield
+    finally:
+        numba.typed.Dict = typed
+
+
+with _threads_kept(), _plain_dictionary():
+    import ffcv.loader
+    from ffcv.loader.epoch_iterator import EpochIterator
+    from ffcv.pipeline import PipelineSpec
+    from ffcv.pipeline.compiler import Compiler
+    from ffcv.pipeline.operation import Operation
 
 _BATCHES_AHEAD = 3
 
@@ -36,9 +61,7 @@ class FFCVLoader(Loader):
 
     backend = "ffcv"
 
-    def __init__(
-        self, recipe: Recipe, indices: NDArray[np.integer], batch_size: int, workers: int, drop_last: bool
-    ) -> None:
+    def __init__(self, recipe: Recipe, indices: NDArray[np.integer], batch_size: int, workers: int, drop_last: bool) -> None:
         super().__init__(recipe, indices, batch_size, workers, drop_last)
         self._decoder = _Decoder(recipe)
         self._ffcv = _ffcv_loader(recipe.path, batch_size, self._decoder)
@@ -87,9 +110,7 @@ class _Decoder(Operation):
             try:
                 offsets = metadata["data_ptr"][index].astype(np.int64)
                 pixels = storage[0].view(np.ndarray)
-                return self._recipe.render(
-                    self._epoch, index, pixels, offsets, self._pin, self._threads, self._shares
-                )
+                return self._recipe.render(self._epoch, index, pixels, offsets, self._pin, self._threads, self._shares)
             except BaseException as error:  # FFCV's thread would die silently, its reader would wait for ever
                 return error
 
@@ -97,24 +118,23 @@ class _Decoder(Operation):
 
 
 def _ffcv_loader(path: Path, batch_size: int, decoder: _Decoder) -> ffcv.loader.Loader:
-    """FFCV's Loader for one file, with its compiler off and this process's thread settings left as they were."""
-    # FFCV sets torch's and numba's thread counts to num_workers, here and again in each epoch's thread; its own
-    # operations are not used, so it is told what torch has already.
-    torch_threads = torch.get_num_threads()
-    Compiler.set_enabled(False)
-    try:
-        return ffcv.loader.Loader(
-            str(path),
-            batch_size,
-            num_workers=min(torch_threads, numba.config.NUMBA_NUM_THREADS),
-            os_cache=True,
-            drop_last=False,  # the order handed over is cut already
-            batches_ahead=_BATCHES_AHEAD,
-            pipelines={"image": PipelineSpec("image", decoder), "label": None},
-        )
-    finally:
-        Compiler.set_enabled(True)
-        torch.set_num_threads(torch_threads)
+    """FFCV's Loader for one file, with its compiler off: its own operations are not used."""
+    # Each epoch's thread sets the thread counts again, to num_workers; so that is what torch has already.
+    workers = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    with _threads_kept():
+        Compiler.set_enabled(False)
+        try:
+            return ffcv.loader.Loader(
+                str(path),
+                batch_size,
+                num_workers=workers,
+                os_cache=True,
+                drop_last=False,  # the order handed over is cut already
+                batches_ahead=_BATCHES_AHEAD,
+                pipelines={"image": PipelineSpec("image", decoder), "label": None},
+            )
+        finally:
+            Compiler.set_enabled(True)
 
 
 def _end(running: EpochIterator) -> None:

@@ -22,7 +22,7 @@ BACKGROUNDS = ("plain", "gradient", "striped", "checkered", "speckled")
 _STREAM_SHAPES = 2
 _CHUNK = 1_000  # images drawn at once; bounds the memory, has no influence on the pixels
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
 
 
 class Shapes(NamedTuple):
@@ -39,7 +39,9 @@ def shapes(split: Literal["train", "test"], n: int, seed: int = 0, side: int = 3
     key = stream(_STREAM_SHAPES, VERSION, ("train", "test").index(split), seed)
     chunks = [_draw(counters(key, np.arange(at, min(at + _CHUNK, n))), side) for at in range(first, n, _CHUNK)]
     images, labels, boxes, captions = zip(*chunks, strict=True)
-    return Shapes(np.concatenate(images), np.concatenate(labels), np.concatenate(boxes), sum(captions, []))
+    return Shapes(
+        np.concatenate(images), np.concatenate(labels), np.concatenate(boxes), [text for part in captions for text in part]
+    )
 
 
 def _draw(starts: NDArray[np.uint64], side: int) -> Shapes:
@@ -75,7 +77,7 @@ def _draw(starts: NDArray[np.uint64], side: int) -> Shapes:
     pixels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     captions = [
         f"a {_size(r)} {CLASSES[k]} at the {_place(cx, cy)} on a {BACKGROUNDS[b]} background"
-        for r, k, cx, cy, b in zip(radius.ravel(), label, middle_x.ravel(), middle_y.ravel(), background, strict=True)
+        for r, k, cx, cy, b in zip(*(a.ravel().tolist() for a in (radius, label, middle_x, middle_y, background)), strict=True)
     ]
     return Shapes(pixels, label, _boxes(mask, side), captions)
 
@@ -141,9 +143,7 @@ def _distance(number: int, u: Floats, v: Floats) -> Floats:
         length = math.hypot(1 - inner[0], inner[1])
         return ((1 - px) * inner[1] - py * (1 - inner[0])) / length
     if name == "cross":
-        return np.maximum(
-            np.minimum(0.3 - abs(u), 0.95 - abs(v)), np.minimum(0.3 - abs(v), 0.95 - abs(u))
-        )
+        return np.maximum(np.minimum(0.3 - abs(u), 0.95 - abs(v)), np.minimum(0.3 - abs(v), 0.95 - abs(u)))
     if name == "ring":
         return 0.22 - abs(r - 0.7)
     if name == "crescent":
@@ -156,7 +156,7 @@ def _distance(number: int, u: Floats, v: Floats) -> Floats:
 
 def _boxes(mask: Floats, side: int) -> Floats:
     """Tight boxes around mask > 0.5 as x0 y0 x1 y1; pixels, the right and lower edges exclusive."""
-    solid = mask > 0.5
+    solid: NDArray[np.bool_] = np.asarray(mask > 0.5)
     columns, rows = solid.any(axis=1), solid.any(axis=2)
     return np.stack(
         [columns.argmax(1), rows.argmax(1), side - columns[:, ::-1].argmax(1), side - rows[:, ::-1].argmax(1)], axis=1

@@ -20,7 +20,7 @@ _GUESS: dict[str, dict[tuple[str, str], float]] = {
 }
 _GUESS_SIZE = 32
 _RESNET50_224 = {"cpu": 1.0, "cuda": 1200.0}  # views/s at 224 pixels
-FULL_SET = {"cifar10": 50_000, "cifar100": 50_000, "stl10": 105_000, "imagenet": 1_281_167, "shapes": 50_000}
+FULL_SET = {"cifar10": 50_000, "cifar100": 50_000, "stl10": 105_000, "imagenet": 1_281_167, "shapes": 20_000}
 
 
 def kept_images(config: dict[str, Any]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from benchmark.train.seeding import random_state, set_random_state
 from benchmark.train.stop import Stopped, StopRequest
 from methods.base import Method, Step
 
-CHECKPOINT_SECONDS = 30.0
+# Between checkpoints; the variable is for tests and for file systems where writing is dear.
+CHECKPOINT_SECONDS = float(os.environ.get("RETABLE_CHECKPOINT_SECONDS", "30"))
 LOG_POINTS = 50  # lines of metrics.jsonl for a whole training, at least (at most twice as many)
 
 

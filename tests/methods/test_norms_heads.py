@@ -11,6 +11,7 @@ from torch import nn
 from methods.heads import HeadConfig, mlp, out_dim
 from methods.norms import (
     Affine,
+    GroupNorm,
     StandardizedConv2d,
     StandardizedLinear,
     data_dependent_init,
@@ -51,6 +52,22 @@ def test_groups_are_capped_and_divide_the_channels(channels: int, groups: int, e
 def test_no_groups_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         divisor(8, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_group_norm_is_pytorchs_and_keeps_the_memory_format(dtype: torch.dtype) -> None:
+    ours, theirs = (kind(4, 8).to(dtype) for kind in (GroupNorm, nn.GroupNorm))
+    results = []
+    for norm in (ours, theirs):
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(3, 8, 5, 5, generator=generator).to(dtype).to(memory_format=torch.channels_last)
+        y = norm(x.requires_grad_(True))
+        y.square().sum().backward()
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        results.append((y.detach(), x.grad))
+    tolerance = 1e-9 if dtype == torch.float64 else 3e-2
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
 def test_layer_norm_on_maps_is_over_channels_and_space() -> None:
