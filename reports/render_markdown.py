@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from reports import captions
 from reports.table import Table
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 
 
 def escape(text: str) -> str:

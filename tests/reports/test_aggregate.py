@@ -1,0 +1,94 @@
+"""Means, intervals, and what must never share a number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reports.aggregate import estimate, measure, t_quantile
+from reports.evidence import Data, experiment_key, read_evidence
+from reports.metrics import METRICS
+from reports.planned import PlannedRow
+from tests.reports.builder import LINEAR, PROTOCOLS, config, numbers, write_run
+
+LINEAR_TOP1 = METRICS["linear.top1"]
+A, B = Data("cifar10", "aaaaaaaaaaaa"), Data("cifar10", "bbbbbbbbbbbb")
+
+
+def planned(**more: Any) -> PlannedRow:
+    one = config("byol", 0, **more)
+    protocols = {str(protocol["name"]): protocol for protocol in PROTOCOLS}
+    return PlannedRow("row", experiment_key(one), "byol", one["version"], one, protocols, (0, 1, 2), "command")
+
+
+def test_t_quantiles_are_those_of_the_printed_tables() -> None:
+    assert t_quantile(1) == pytest.approx(12.7062, abs=1e-4)
+    assert t_quantile(2) == pytest.approx(4.30265, abs=1e-5)
+    assert t_quantile(9) == pytest.approx(2.26216, abs=1e-5)
+
+
+def test_the_interval_uses_the_sample_standard_deviation() -> None:
+    found = estimate([57.5, 57.7, 57.9])
+    assert found.mean == pytest.approx(57.7)
+    assert found.std == pytest.approx(0.2)  # n - 1; with n it would be 0.163
+    assert found.half_width == pytest.approx(4.30265 * 0.2 / 3**0.5, abs=1e-5)
+    assert (found.low, found.high) == (pytest.approx(57.20317, abs=1e-4), pytest.approx(58.19683, abs=1e-4))
+
+
+def test_one_seed_has_a_mean_and_no_interval() -> None:
+    found = estimate([48.3])
+    assert (found.n, found.mean, found.std, found.low, found.high, found.half_width) == (1, 48.3, None, None, None, None)
+
+
+def test_seeds_of_one_row_are_joined_and_another_data_set_is_not(tmp_path: Path) -> None:
+    for seed, value in enumerate((50.0, 51.0, 52.0)):
+        write_run(tmp_path, config("byol", seed), numbers(value))
+    write_run(tmp_path, config("byol", 0, content="bbbbbbbbbbbb"), numbers(10.0))
+    runs = read_evidence([tmp_path]).runs[planned().key]
+    assert len(runs) == 4
+    assert measure(planned(), runs, LINEAR_TOP1, A).estimate == estimate([50.0, 51.0, 52.0])
+    assert measure(planned(), runs, LINEAR_TOP1, B).estimate == estimate([10.0])
+
+
+def test_an_older_method_version_is_left_out_and_named(tmp_path: Path) -> None:
+    write_run(tmp_path, config("byol", 0), numbers(50.0))
+    write_run(tmp_path, config("byol", 1, version=0), numbers(90.0))
+    found = measure(planned(), read_evidence([tmp_path]).runs[planned().key], LINEAR_TOP1, A)
+    assert found.estimate == estimate([50.0]) and not found.stale
+    assert found.left_out == ("1 run of byol version 0 (the code is at 1) left out",)
+
+
+def test_where_only_older_runs_exist_the_number_says_so(tmp_path: Path) -> None:
+    write_run(tmp_path, config("byol", 0), numbers(50.0))
+    newer = planned(version=2)
+    found = measure(newer, read_evidence([tmp_path]).runs[newer.key], LINEAR_TOP1, A)
+    assert found.estimate == estimate([50.0])
+    assert found.stale == "of byol version 1 (the code is at 2)"
+
+
+def test_another_protocol_never_shares_a_number(tmp_path: Path) -> None:
+    write_run(tmp_path, config("byol", 0), numbers(50.0))
+    write_run(tmp_path, config("byol", 1), numbers(90.0), protocols=(LINEAR | {"version": 7, "l2": 0.5},))
+    found = measure(planned(), read_evidence([tmp_path]).runs[planned().key], LINEAR_TOP1, A)
+    assert found.estimate == estimate([50.0])
+    assert found.left_out == ("1 run with another linear protocol (l2 = 0.5, version = 7) left out",)
+
+
+def test_diverged_and_unevaluated_runs_are_counted_and_carry_no_number(tmp_path: Path) -> None:
+    write_run(tmp_path, config("byol", 0), numbers(50.0))
+    write_run(tmp_path, config("byol", 1), {}, status="diverged")
+    write_run(tmp_path, config("byol", 2), numbers(None, knn=40.0))
+    runs = read_evidence([tmp_path]).runs[planned().key]
+    found = measure(planned(), runs, LINEAR_TOP1, A)
+    assert (found.estimate, found.diverged) == (estimate([50.0]), 1)
+    assert found.left_out == ("1 run without a linear evaluation left out",)
+    alone = measure(planned(), [run for run in runs if run.seed == 2], LINEAR_TOP1, A)
+    assert (alone.estimate, alone.missing) == (None, "1 run trained, linear evaluation missing")
+
+
+def test_a_null_in_a_record_is_no_number(tmp_path: Path) -> None:
+    write_run(tmp_path, config("byol", 0), {"linear": {"top1": float("nan")}})
+    found = measure(planned(), read_evidence([tmp_path]).runs[planned().key], LINEAR_TOP1, A)
+    assert found.estimate is None
