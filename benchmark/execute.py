@@ -6,6 +6,7 @@ What a cell is lies in its config; what is not in it (device, threads, folders) 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import resource
 import time
@@ -154,14 +155,14 @@ class _Run:
     def build(self) -> Method:
         """The method with freshly initialized weights, a pure function of the config and its random seed."""
         method_class = load_method(self.config["method"])
-        own = {key: self.config[key] for key in method_class.Config.__dataclass_fields__ if key in self.config}
+        own = {field.name: self.config[field.name] for field in dataclasses.fields(method_class.Config)}
         seed_everything(self.config["seed"], "init")
         method = method_class(
             from_values(method_class.Config, own),
             from_values(EncoderConfig, self.config["encoder"]),
             num_classes=len(self.dataset.classes),
         )
-        return method.to(self.machine.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return method.to(self.machine.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def report(self, progress: Progress) -> None:
         self._report("train", progress)

@@ -67,11 +67,16 @@ def remarks(table: Table) -> list[tuple[str, str]]:
     return [(row.name, note) for row in table.rows for note in row.notes]
 
 
-def commands(table: Table) -> list[tuple[str, str]]:
-    """(what it fills, command): one command where the whole table is empty, else one for each incomplete row."""
+def commands(table: Table, brief: bool = False) -> list[tuple[str, str]]:
+    """(what it fills, command): one for each incomplete row, or one for all where the whole table is empty.
+
+    `brief`: one for all as soon as several rows are incomplete (finished runs are never repeated, so it does the same).
+    """
     incomplete = [row for row in table.rows if not row.complete]
     if len(incomplete) > 1 and not table.has_runs:
         return [("every row", table.command)]
+    if len(incomplete) > 2 and brief:
+        return [(f"the {len(incomplete)} rows with n below the plan", table.command)]
     return [(row.name, row.command) for row in incomplete]
 
 

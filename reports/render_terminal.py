@@ -41,8 +41,8 @@ def print_table(table: Table, console: Console) -> None:
         console.print(Text(line, style="dim"))
     if table.claims:
         console.print(_claims(table))
-    for name, command in captions.commands(table):
-        console.print(Text(f"to fill {name}:", style="dim"))
+    for name, command in captions.commands(table, brief=True):
+        console.print(Text(f"To fill {name}:", style="dim"))
         console.print(Text(f"  {command}"), soft_wrap=True)
     console.print()
 

@@ -2,7 +2,8 @@
 
 The class is the shape alone. Colours, position, size, rotation, background texture and a distractor are drawn
 independently of it, so that a classifier has to look at the outline and random features do not solve the task. The images
-are a pure function of (split, seed, index, side); the boxes and captions serve detection and image-text methods.
+are a pure function of (split, seed, index, side); the boxes and captions serve detection and image-text methods. All is
+computed in float64: processors may differ in the last bit of a sine, and that must not reach the stored bytes.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ BACKGROUNDS = ("plain", "gradient", "striped", "checkered", "speckled")
 _STREAM_SHAPES = 2
 _CHUNK = 1_000  # images drawn at once; bounds the memory, has no influence on the pixels
 
-Floats = NDArray[np.floating]
+Floats = NDArray[np.float64]
 
 
 class Shapes(NamedTuple):
-    """images u1 (n, side, side, 3), labels i8 (n,), boxes f4 (n, 4) as x0 y0 x1 y1 in pixels, captions (n)."""
+    """images u1 (n, side, side, 3), labels i8 (n,), boxes f8 (n, 4) as x0 y0 x1 y1 in pixels, captions (n)."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -46,13 +47,13 @@ def shapes(split: Literal["train", "test"], n: int, seed: int = 0, side: int = 3
 
 def _draw(starts: NDArray[np.uint64], side: int) -> Shapes:
     def draw(number: int, low: float = 0.0, high: float = 1.0) -> Floats:
-        return (low + (high - low) * uniform(starts, number)).astype(np.float32)[:, None, None]
+        return (low + (high - low) * uniform(starts, number))[:, None, None]
 
     label = (uniform(starts, 0) * len(CLASSES)).astype(np.int64)
     background = (uniform(starts, 1) * len(BACKGROUNDS)).astype(np.int64)
-    axis = ((np.arange(side, dtype=np.float32) + 0.5) / side * 2 - 1)[None]
+    axis = ((np.arange(side) + 0.5) / side * 2 - 1)[None]
     x, y = axis[:, None, :], axis[:, :, None]  # -1..1, y downwards
-    edge = np.float32(side / 2)  # one over the width of an antialiased edge
+    edge = side / 2  # one over the width of an antialiased edge
 
     ink, first, second = _colours(starts)
     canvas = _texture(background, draw(10, 0, math.pi), draw(11, 3, 9), draw(12, 0, 6), x, y, starts, side)
@@ -66,7 +67,7 @@ def _draw(starts: NDArray[np.uint64], side: int) -> Shapes:
     middle_x, middle_y = draw(3, -1, 1) * (0.95 - radius), draw(4, -1, 1) * (0.95 - radius)
     u, v = (x - middle_x) / radius, (y - middle_y) / radius
     u, v = u * np.cos(turn) + v * np.sin(turn), v * np.cos(turn) - u * np.sin(turn)
-    inside = np.empty(u.shape, np.float32)
+    inside = np.empty(u.shape)
     for number in range(len(CLASSES)):
         chosen = label == number
         inside[chosen] = _distance(number, u[chosen], v[chosen])
@@ -84,15 +85,15 @@ def _draw(starts: NDArray[np.uint64], side: int) -> Shapes:
 
 def _step(value: Floats) -> Floats:
     """0 outside, 1 inside, linear over one pixel at the edge."""
-    return np.clip(value + np.float32(0.5), 0, 1)
+    return np.clip(value + 0.5, 0, 1)
 
 
 def _colours(starts: NDArray[np.uint64]) -> tuple[Floats, Floats, Floats]:
     """Ink and two background colours (n, 1, 1, 3); the ink's brightness is at least 0.3 away from the background's."""
-    rgb = np.stack([uniform(starts, 30 + i) for i in range(9)], axis=1).astype(np.float32).reshape(-1, 3, 3)
+    rgb = np.stack([uniform(starts, 30 + i) for i in range(9)], axis=1).reshape(-1, 3, 3)
     dark = uniform(starts, 40) < 0.5
     luma = rgb.mean(axis=2)
-    target = np.where(dark[:, None], [0.2, 0.65, 0.75], [0.85, 0.4, 0.3]).astype(np.float32)
+    target = np.where(dark[:, None], [0.2, 0.65, 0.75], [0.85, 0.4, 0.3])
     rgb = np.clip(target[..., None] + 0.55 * (rgb - luma[..., None]), 0, 1)
     return rgb[:, None, None, 0], rgb[:, None, None, 1], rgb[:, None, None, 2]
 
@@ -104,7 +105,7 @@ def _texture(
     """The background between its two colours, 0..1 (n, side, side)."""
     along = x * np.cos(angle) + y * np.sin(angle)
     across = y * np.cos(angle) - x * np.sin(angle)
-    texture = np.zeros(along.shape, np.float32)
+    texture = np.zeros(along.shape)
     for number, pattern in (
         (1, lambda rows: 0.5 + 0.4 * along[rows]),
         (2, lambda rows: _step(3 * np.sin(waves[rows] * along[rows] + phase[rows]))),
@@ -119,7 +120,7 @@ def _texture(
 def _noise(starts: NDArray[np.uint64], side: int, purpose: int = 6) -> Floats:
     """White noise 0..1 (n, side, side)."""
     pixels = counters(stream(_STREAM_SHAPES, purpose), np.arange(side * side))
-    return uniform(starts[:, None] ^ pixels[None], 0).astype(np.float32).reshape(-1, side, side)
+    return uniform(starts[:, None] ^ pixels[None], 0).reshape(-1, side, side)
 
 
 def _distance(number: int, u: Floats, v: Floats) -> Floats:
@@ -156,11 +157,11 @@ def _distance(number: int, u: Floats, v: Floats) -> Floats:
 
 def _boxes(mask: Floats, side: int) -> Floats:
     """Tight boxes around mask > 0.5 as x0 y0 x1 y1; pixels, the right and lower edges exclusive."""
-    solid: NDArray[np.bool_] = np.asarray(mask > 0.5)
+    solid = np.greater(mask, 0.5)
     columns, rows = solid.any(axis=1), solid.any(axis=2)
     return np.stack(
         [columns.argmax(1), rows.argmax(1), side - columns[:, ::-1].argmax(1), side - rows[:, ::-1].argmax(1)], axis=1
-    ).astype(np.float32)
+    ).astype(np.float64)
 
 
 def _size(radius: float) -> str:

@@ -111,9 +111,7 @@ def _fold(weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor) -> tuple[Te
     return raw, bias - raw @ mean
 
 
-def _fit(
-    x: Tensor, y: Tensor, num_classes: int, l2: float, start: tuple[Tensor, Tensor] | None
-) -> tuple[Tensor, Tensor, bool]:
+def _fit(x: Tensor, y: Tensor, num_classes: int, l2: float, start: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, bool]:
     """The minimizing W (C x D) and b (C), and whether the gradient there is small. Bias is not penalized."""
     weight = x.new_zeros(num_classes, x.shape[1]) if start is None else start[0].clone()
     bias = x.new_zeros(num_classes) if start is None else start[1].clone()

@@ -35,7 +35,9 @@ class Resources:
     def words(self) -> str:
         if self.device == "cuda":
             return f"{self.jobs} GPU{'s' if self.jobs > 1 else ''}, one cell on each"
-        return f"CPU, {self.jobs} cell{'s' if self.jobs > 1 else ''} at once with {self.threads} thread{'s' if self.threads > 1 else ''} each"
+        cells = "one cell" if self.jobs == 1 else f"{self.jobs} cells"
+        threads = "one thread" if self.threads == 1 else f"{self.threads} threads"
+        return f"CPU, {cells} at once with {threads} each"
 
 
 def resources(jobs: int | None, threads: int | None) -> Resources:

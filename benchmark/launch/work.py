@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Site:
     device: str
     threads: int
     workers: int
-    backend: str
+    backend: Literal["auto", "ffcv", "torch"]
     deadline: float | None = None
 
     def values(self) -> dict[str, Any]:

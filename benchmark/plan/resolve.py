@@ -105,12 +105,16 @@ def _check_leaf(path: Path_, value: Any, spec: Spec, layer: Layer, method: str) 
     if value == {}:
         return {}
     inner = {"type": "section", **spec}
+
+    def whole(_: Path_) -> str:
+        return layer.where(path)
+
     for depth in range(1, len(path) + 1):
         if inner["type"] != "section":
             raise InputError(
                 f"{layer.where(path)}: '{'.'.join(path[: depth - 1])}' is a value of method {method}, not a section"
             )
-        inner = field_of(inner, path[:depth], lambda _, full=path: layer.where(full))
+        inner = field_of(inner, path[:depth], whole)
     return check_value(value, inner, path, layer.where)
 
 

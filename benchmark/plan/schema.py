@@ -68,7 +68,7 @@ class ExperimentConfig:
 
 @dataclass(frozen=True)
 class KnnConfig:
-    """Weighted kNN as InstDisc (1805.01978, section 3.4): cosine similarity, votes weighted by exp(similarity / temperature)."""
+    """Weighted kNN as InstDisc (1805.01978, section 3.4): cosine similarity, votes weighted by exp(similarity / T)."""
 
     k: int = 200
     temperature: float = 0.07

@@ -149,7 +149,7 @@ class Sweep:
                 )
             version, config = PROTOCOLS[name]
             spec: Spec = {"type": "section", **defaults(config)}
-            checked = check_value(section or {}, spec, (), lambda path, name=name: self.document.at(*prefix, name, *path))
+            checked = check_value(section or {}, spec, (), self._where((*prefix, name)))
             protocols.append(canonical({"name": name, "version": version, **fill(checked, spec)}))
         return tuple(protocols)
 

@@ -70,7 +70,7 @@ def test_bad_files_are_one_sentence_with_file_and_line(tmp_path, text, words):
 
 def test_a_missing_file_names_its_neighbours(tmp_path):
     (tmp_path / "byol_norm_ablation.yaml").write_text("a: 1\n")
-    with pytest.raises(InputError, match="no such file; that folder has byol_norm_ablation.yaml"):
+    with pytest.raises(InputError, match=r"no such file; that folder has byol_norm_ablation\.yaml"):
         read_document(tmp_path / "byol.yaml")
 
 

@@ -11,7 +11,10 @@ from reports.build import ROOT
 from reports.reference import COLUMNS, read_references, reference_of
 
 SHIPPED = ROOT / "reports" / "reference"
-GOOD = "t,r,Paper,2010.10241,2020,Table 1,row,linear,ImageNet,net,300,4096,72.1,%,secondary,,".split(",")
+GOOD = (
+    *("t", "r", "Paper", "2010.10241", "2020", "Table 1", "row", "linear", "ImageNet", "net", "300", "4096"),
+    *("72.1", "%", "secondary", "", ""),
+)
 
 
 def write(folder: Path, **changes: str) -> Path:
@@ -77,5 +80,5 @@ def test_a_row_twice_and_a_wrong_header_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_row_names_the_nearest() -> None:
-    with pytest.raises(InputError, match="no reference row 'bn_bm'.*did you mean 'bn_bn'"):
+    with pytest.raises(InputError, match=r"no reference row 'bn_bm'.*did you mean 'bn_bn'"):
         reference_of(read_references(SHIPPED), "byol_bn_blog", "bn_bm", "t.yaml:3")

@@ -64,5 +64,5 @@ def test_the_collapse_edges_can_be_set_and_must_make_sense(tmp_path: Path) -> No
 
 
 def test_an_unknown_table_names_those_there_are() -> None:
-    with pytest.raises(InputError, match="no table 'tyo' in .*it has toy; did you mean 'toy'"):
+    with pytest.raises(InputError, match=r"no table 'tyo' in .*it has toy; did you mean 'toy'"):
         read_tables(GOLDEN / "tables", REFERENCES, ["tyo"])

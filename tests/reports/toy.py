@@ -22,10 +22,10 @@ NAMES = ("same", "other", "near", "single", "zero", "lost", "absent", "random")
 RENDERERS = {"md": render_markdown.render, "tex": render_latex.render, "csv": render_csv.render}
 
 
-def settings(name: str, profile: str, seed: int, **more: Any) -> dict[str, Any]:
-    method = "random" if name == "random" else "byol"
+def settings(row: str, profile: str, seed: int, **more: Any) -> dict[str, Any]:
+    method = "random" if row == "random" else "byol"
     epochs = 10 if profile == "imagenet" else 1
-    return config(method, seed, **({"name": "toy", "epochs": epochs, "row": name, "encoder": {"name": "net"}} | more))
+    return config(method, seed, **({"name": "toy", "epochs": epochs, "row": row, "encoder": {"name": "net"}} | more))
 
 
 def plan() -> Plan:
