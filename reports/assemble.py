@@ -1,5 +1,4 @@
-"""The join: table specs x sweep rows x evidence -> finished tables, at every profile and on every data set that has
-runs."""
+"""The join: table specs x sweep rows x evidence -> finished tables, at every profile, on every data set with runs."""
 
 from __future__ import annotations
 
@@ -69,8 +68,7 @@ def _check(spec: TableSpec, plan: Plan, profile: str | None) -> None:
 
 
 def _worth_showing(spec: TableSpec, table: Table) -> bool:
-    """A profile is shown when something of it was trained: its untrained baseline may come from another profile's
-    runs."""
+    """A profile is shown when something of it was trained: an untrained baseline may be another profile's run."""
     return any(row.runs for row in table.rows if row.id != spec.baseline)
 
 
@@ -163,15 +161,12 @@ def _table(
         ),
         command=profile.command,
         hardware=_unique(_hardware(run) for run in used),
-        departures=_unique(
-            f"{run.record['method']['name']}: {sentence}" for run in used for sentence in run.record.get("departures") or []
-        ),
+        departures=_unique(f"{run.method}: {sentence}" for run in used for sentence in run.record.get("departures") or []),
     )
 
 
 def _scale(spec: TableSpec, profile: Profile, row: PlannedRow, data: Data | None) -> str:
-    """Why this row at this profile is not the paper's experiment, or ''. Keys the row's method has no use for do not
-    count."""
+    """Why this row at this profile is not the paper's experiment, or ''. Keys that the row's method lacks do not count."""
     wanted = spec.protocol.profile
     if wanted is None:
         return "no profile repeats the paper's protocol"

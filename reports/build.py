@@ -48,8 +48,10 @@ def _place(spec: TableSpec, plan: Plan) -> int:
 
 
 def write(report: Report, out: Path, figures: bool = True) -> Path:
-    """Write TABLE.md, .tex, .csv, index.html and figures/ below `out`; returns the page. Raises InputError when it
-    cannot."""
+    """Write TABLE.md, .tex, .csv, index.html and figures/ below `out`; returns the page.
+
+    Raises InputError when the folder cannot be written.
+    """
     from reports import render_html
     from reports.figures import Drawing, draw
     from reports.figures import write as write_figures

@@ -145,8 +145,7 @@ def order(above: Side, below: Side, baseline: Side, metric: Metric) -> ClaimVerd
 
 
 def gap(above: Side, below: Side, paper: float, margin: float, metric: Metric, scaled: str = "") -> ClaimVerdict:
-    """Whether the difference of two rows is the paper's, within margin. `scaled`: why this scale cannot say ('' if it
-    can)."""
+    """Whether the difference of two rows is the paper's, within margin. `scaled`: why this scale cannot say, or ''."""
     for side in (above, below):
         unable = _unable(side)
         if unable is not None:

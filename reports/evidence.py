@@ -37,6 +37,7 @@ class Run:
     id: str
     key: str
     seed: int
+    method: str
     version: int
     data: Data
     diverged: bool
@@ -94,6 +95,7 @@ def _run(cell: CellRecord, record: dict[str, Any]) -> Run:
         id=cell.id,
         key=experiment_key(config),
         seed=int(config["seed"]),
+        method=str(config["method"]),
         version=int(config["version"]),
         data=Data(str(data["name"]), str(data["content"]), str((record.get("data") or {}).get("note") or "")),
         diverged=record["status"] == "diverged",

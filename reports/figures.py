@@ -100,8 +100,7 @@ def _finish(figure: Figure, name: str, title: str, says: str) -> Drawing:
 
 
 def _inline(svg: str, name: str, title: str) -> str:
-    """The <svg> element alone: ids made unique to this figure, ink taken from the page, size left to the page, a
-    name."""
+    """The <svg> element alone: with a name, ids of this figure only, and ink and size left to the page."""
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)

@@ -16,8 +16,7 @@ from reports.evidence import experiment_key
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """One row of a sweep at one profile. `key` finds its runs; `protocols` are its evaluations by stage as they are
-    now."""
+    """One row of a sweep at one profile. `key` finds its runs; `protocols`: its evaluations by stage, as they are now."""
 
     name: str
     key: str

@@ -32,8 +32,7 @@ MEANING = {
 
 @dataclass(frozen=True)
 class Reference:
-    """One published cell. `printed` is the number as the paper prints it (48, not 48.0); `value` the same as a
-    float."""
+    """One published cell. `printed` is the number as the paper prints it (48, not 48.0), `value` that as a float."""
 
     table: str
     row: str

@@ -48,8 +48,7 @@ class RowSpec:
 
 @dataclass(frozen=True)
 class ClaimSpec:
-    """A statement of the paper. `above` and `below` are row ids of an order or a gap; `row` that of a collapse
-    claim."""
+    """A statement of the paper. `above` and `below` are the row ids of an order or a gap, `row` that of a collapse."""
 
     id: str
     kind: ClaimKind

@@ -56,8 +56,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One line: a cell per column of the table, the command that makes (or completes) its runs, remarks for below the
-    table."""
+    """One line: a cell per column, the command that makes or completes its runs, remarks for below the table."""
 
     id: str
     name: str

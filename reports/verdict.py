@@ -54,8 +54,7 @@ def advice(more: int | None, of: str = "") -> str:
 def compare(
     measured: Measured, reference: Reference | None, margin: float, metric: Metric, not_comparable: str = ""
 ) -> Verdict:
-    """The verdict on one row. `not_comparable`: why this scale or row cannot be held against the paper's number (''
-    if it can)."""
+    """The verdict on one row. `not_comparable`: why it cannot be held against the paper's number ('' if it can)."""
     if measured.estimate is None and not measured.diverged:
         return Verdict("not run", measured.missing)
     reason = _incomparable(measured, reference, not_comparable)

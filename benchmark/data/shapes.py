@@ -157,8 +157,7 @@ def _distance(number: int, u: Floats, v: Floats) -> Floats:
 
 def _boxes(mask: Floats, side: int) -> Floats:
     """Tight boxes around mask > 0.5 as x0 y0 x1 y1; pixels, the right and lower edges exclusive."""
-    solid = np.greater(mask, 0.5)
-    columns, rows = solid.any(axis=1), solid.any(axis=2)
+    columns, rows = (mask > 0.5).max(axis=1), (mask > 0.5).max(axis=2)
     return np.stack(
         [columns.argmax(1), rows.argmax(1), side - columns[:, ::-1].argmax(1), side - rows[:, ::-1].argmax(1)], axis=1
     ).astype(np.float64)

@@ -59,7 +59,7 @@ def test_a_cut_file_is_recognized(tmp_path, keep):
     path = tmp_path / "a.beton"
     write(path, *some())
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(InputError, match="not a whole|cannot be read"):
+    with pytest.raises(InputError, match=r"not a whole|cannot be read"):
         open_beton(path)
 
 
