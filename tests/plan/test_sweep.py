@@ -206,7 +206,7 @@ def test_shipped_sweeps_expand_at_every_profile(path):
 
 def test_the_norm_ablation_has_every_row_of_its_three_tables():
     rows = {row.name: row.cells[0].config for row in load_sweep(Path("sweeps/byol_norm_ablation.yaml")).expand("smoke")}
-    assert len(rows) == 17
+    assert len(rows) == 18
     norms = {
         name: tuple(config.get(part, {}).get("norm") for part in ("encoder", "projector", "predictor"))
         for name, config in rows.items()
