@@ -176,11 +176,14 @@ def _prepare(names: list[str], given: dict[str, Path], cache: Path, looking: boo
         if found is None and not looking:
             with console.converting(source) as progress:
                 found = prepare(source, cache, progress=progress)
+        if source.notice:
+            notices.append(source.notice)
         if found is None:
             notices.append(f"{name} is not converted yet, so the ids below are provisional")
         else:
             datasets[name] = found
-        notices += [text for text in (found.note if found else source.notice,) if text and text not in notices]
+            if found.name != name and found.note not in notices:  # the download failed just now
+                notices.append(found.note)
     return datasets, notices
 
 

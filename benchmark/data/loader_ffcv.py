@@ -129,6 +129,7 @@ def _ffcv_loader(path: Path, batch_size: int, decoder: _Decoder) -> ffcv.loader.
                 batch_size,
                 num_workers=workers,
                 os_cache=True,
+                seed=0,  # not used, but else taken from numpy's global random numbers
                 drop_last=False,  # the order handed over is cut already
                 batches_ahead=_BATCHES_AHEAD,
                 pipelines={"image": PipelineSpec("image", decoder), "label": None},

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +47,19 @@ def read_cluster(path: Path) -> Cluster:
     return Cluster(**values)
 
 
+@contextlib.contextmanager
+def _outside_of_any_job() -> Iterator[None]:
+    """A job that submits jobs would hand its own SLURM_* and SBATCH_* down to them. SLURM_CONF says where the cluster is, and
+    a user's own SBATCH_* are wishes for every job: both are kept."""
+    import submitit
+
+    where = os.environ.get("SLURM_CONF")
+    with submitit.helpers.clean_env() if "SLURM_JOB_ID" in os.environ else contextlib.nullcontext():
+        if where is not None:
+            os.environ["SLURM_CONF"] = where
+        yield
+
+
 def submit(works: list[Work], site: Site, cluster: Cluster, folder: Path) -> list[str]:
     """Submit one array per chunk of cells; the ids of the jobs. Raises InputError with sbatch's own words."""
     import submitit
@@ -78,7 +94,7 @@ def submit(works: list[Work], site: Site, cluster: Cluster, folder: Path) -> lis
     try:
         for start in range(0, len(works), cluster.array_limit):
             chunk = works[start : start + cluster.array_limit]
-            with submitit.helpers.clean_env():
+            with _outside_of_any_job():
                 jobs = executor.submit_array([CellJob(there, work.cell_id, work.force) for work in chunk])
             ids += [job.job_id for job in jobs]
     except (submitit.core.utils.FailedJobError, FileNotFoundError) as error:

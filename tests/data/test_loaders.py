@@ -170,7 +170,7 @@ def test_leaving_early_leaves_nothing_alive(dataset, backend):
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline and multiprocessing.active_children():
             time.sleep(0.05)
-        assert (threading.active_count(), len(multiprocessing.active_children())) == before
+        assert (threading.active_count(), len(multiprocessing.active_children())) == before, threading.enumerate()
 
 
 def test_an_error_in_the_loop_ends_the_epoch(dataset, backend):
