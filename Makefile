@@ -4,10 +4,10 @@ PY := .venv/bin/python
 STORE ?= $(or $(RETABLE_STORE),runs)
 .DEFAULT_GOAL := help
 
-.PHONY: help setup smoke test report check format schema clean
+.PHONY: help setup smoke test slurm-test report check format schema clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .stamps/setup ## system libraries, virtual environment, pinned dependencies, the project
 
@@ -21,6 +21,9 @@ smoke: setup ## the whole path in minutes: train 14 small experiments, print the
 
 test: setup ## the test suite
 	@$(PY) -m pytest -n 2 --dist worksteal
+
+slurm-test: setup ## the SLURM launcher against a real throw-away cluster (needs Debian's slurm-wlm, munge, slurmdbd, mariadb-server)
+	@$(PY) -m pytest -m slurm tests/slurm
 
 report: setup ## reports/build: the papers' tables as Markdown, LaTeX, CSV and one HTML page
 	@$(PY) -m reports --store $(STORE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from benchmark.store.store import Store
 
 _out = Console(highlight=False, soft_wrap=False)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
-_STYLE = {"done": "green", "diverged": "yellow", "failed": "red", "stopped": "yellow", "running": "cyan"}
+_STYLE = {"done": "green", "diverged": "yellow", "failed": "red", "stopped": "yellow", "running": "cyan", "submitted": "blue"}
 
 
 def say(text: str) -> None:
@@ -47,7 +48,7 @@ def header(
 ) -> None:
     """The question, and every choice that was made for the user, with its reason."""
     _out.print(f"[bold]{escape(sweep.question)}[/bold]  ({escape(sweep.path.name)})")
-    _out.print(f"profile  {profile}: {escape(about)} [dim]({escape(why)})[/dim]")
+    _out.print(f"profile  {profile}{': ' if about else ''}{escape(about)} [dim]({escape(why)})[/dim]")
     for dataset in datasets:
         counts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts.items())
         _out.print(f"data     {dataset.name}, {counts} [dim]({escape(dataset.kind)}, content {dataset.content})[/dim]")
@@ -67,7 +68,7 @@ def plan(actions: list[Action], jobs: int, full: bool) -> None:
         table.add_column("do")
         table.add_column("cost", justify="right", no_wrap=True)
         table.add_column("why", ratio=3, overflow="fold")
-        table.add_column("cell", overflow="fold", ratio=2, style="dim")
+        table.add_column("cell", no_wrap=True, style="dim")
         for action in actions:
             cost = "" if not action.works else words(action.seconds) + ("" if action.measured else " ?")
             names = escape(" = ".join(action.rows))
@@ -79,11 +80,12 @@ def plan(actions: list[Action], jobs: int, full: bool) -> None:
     guessed = sum(not action.measured for action in work)
     basis = "" if not work else f"; {guessed} guessed (?)" if guessed else "; all from past records"
     longest = f", longest {words(max(action.seconds for action in work))}" if work else ""
+    here = max([seconds / jobs, *(action.seconds for action in work)])
     shared = sum(len(action.rows) - 1 for action in actions)
     _out.print(
         f"{len(work)} of {len(actions)} cells have work left"
         + (f" ({shared} row entries share a cell)" if shared else "")
-        + f": about {words(seconds)} of device time{longest}, {words(seconds / jobs)} here{basis}."
+        + f": about {words(seconds)} of device time{longest}, {words(here)} here{basis}."
     )
 
 
@@ -112,6 +114,8 @@ def status(actions: list[Action], store: Store) -> None:
             loss = f"{progress['loss']:.3f}"
         if state == "running":
             note = f"{owner.get('host')}, {words(progress.get('eta_seconds', 0))} left" if progress else str(owner.get("host"))
+        elif state == "submitted":
+            note = action.why
         elif state != "done":
             note = owner.get("note", "") or action.why
         style = _STYLE.get(state, "")
@@ -125,9 +129,9 @@ def status(actions: list[Action], store: Store) -> None:
 
 
 def state_of(action: Action, owner: dict[str, Any]) -> str:
-    """planned | running | interrupted | failed | done | diverged | partly (trained, evaluations missing)."""
-    if action.do == "leave":
-        return "running"
+    """planned | submitted | running | interrupted | failed | done | diverged | partly (trained, evaluations missing)."""
+    if action.do in ("leave", "submitted"):
+        return {"leave": "running", "submitted": "submitted"}[action.do]
     if owner.get("released") == "failed":
         return "failed"
     if action.why.startswith("diverged"):
@@ -135,12 +139,12 @@ def state_of(action: Action, owner: dict[str, Any]) -> str:
     return {"nothing": "done", "evaluate": "partly", "resume": "interrupted", "train": "planned"}[action.do]
 
 
-def submitted(ids: list[str], sweep: Path, store: Path) -> None:
-    """The job ids, and the exact commands that follow them up."""
-    arrays = sorted({job_id.split("_")[0] for job_id in ids})
-    say(f"Submitted {len(ids)} cells to SLURM as {', '.join(arrays)}.")
-    say(f"  status: python -m benchmark.run {sweep} --status --store {store}")
-    say(f"  cancel: scancel {' '.join(arrays)}")
+def submitted(ids: list[str], command: list[str]) -> None:
+    """The job ids, and the exact commands that follow them up, unbroken whatever the width: they are there to be copied."""
+    arrays = sorted({job_id.split("_")[0] for job_id in ids}, key=int)
+    say(f"Submitted {len(ids)} cell{'s' if len(ids) > 1 else ''} to SLURM as {', '.join(arrays)}.")
+    _out.print(f"  status: {escape(shlex.join([*command, '--status']))}", soft_wrap=True)
+    _out.print(f"  cancel: scancel {' '.join(arrays)}", soft_wrap=True)
 
 
 @contextlib.contextmanager

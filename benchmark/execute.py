@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmark.data import Backend, open_loader, read_split
+from benchmark.data import Backend, open_loader, split_labels
 from benchmark.data.datasets import Dataset
 from benchmark.data.split import Split, split
 from benchmark.errors import InputError
@@ -81,8 +81,10 @@ def execute(
     claim = Claim.take(folder)
     if claim is None:
         return Result("busy", "another process runs this cell")
-    log = _open_log(folder / "log.txt", cell_id)
+    log = logging.getLogger(f"retable.{cell_id}")
     try:
+        _open_log(log, folder / "log.txt")
+        claim.keep_alive()
         if force:
             _forget(folder)
         found = store.cell(cell_id)
@@ -138,16 +140,19 @@ class _Run:
         self.cell_id, self.config, self.dataset, self.machine = cell_id, config, dataset, machine
         self.stop, self.claim, self.log, self.folder = stop, claim, log, store.folder(cell_id)
         self._report = report
+        self._logged = 0  # tenths of the training that the log has
         data = config["data"]
         if dataset.content != data["content"]:
             raise InputError(
                 f"{self.folder / 'config.json'}: data.content is {data['content']}, the {dataset.name} at hand has "
                 f"{dataset.content}; point --data at the images this cell was planned for"
             )
-        self.train_images, self.train_labels = read_split(dataset, "train")
-        self.test_images, self.test_labels = read_split(dataset, "test")
         self.split: Split = split(
-            self.train_labels, self.test_labels, data["train_images"], data["test_images"], data["held_out"]
+            split_labels(dataset, "train"),
+            split_labels(dataset, "test"),
+            data["train_images"],
+            data["test_images"],
+            data["held_out"],
         )
         if machine.torch_device.type == "cpu":
             torch.set_num_threads(machine.threads)
@@ -167,6 +172,11 @@ class _Run:
     def report(self, progress: Progress) -> None:
         self._report("train", progress)
         self.claim.beat({"stage": "train", **progress.__dict__})
+        tenth = 10 * progress.step // progress.total
+        if tenth > self._logged:
+            self._logged = tenth
+            left = f"{progress.eta_seconds:.0f} s left"
+            self.log.info("%3d %%  epoch %.1f  loss %.4f  %s", 10 * tenth, progress.epoch, progress.loss, left)
 
     def train(self) -> dict[str, Any]:
         """The pretraining stage: from the checkpoint or from the start to record.json."""
@@ -178,6 +188,7 @@ class _Run:
             checkpoint.save(self.folder / "checkpoint.pt", {"config": self.config, "method": method.state_dict(), "step": 0})
             return self._record("done", {}, {}, {"wall_seconds": 0.0, "steps": 0, "restarts": restarts})
         seed_everything(self.config["seed"], "train")
+        _forget_peak_memory(self.machine.torch_device)
         data = self.config["data"]
         if len(self.split.train) < self.config["batch_size"]:
             raise InputError(
@@ -201,6 +212,7 @@ class _Run:
                 self.stop, self.report, self.claim.check,
             )  # fmt: skip
             resumed = training.restore()
+            self._logged = 10 * training.step // training.total
             start = f"goes on at step {training.step:,}" if resumed else "starts"
             self.log.info("training %s of %s on %s", start, f"{training.total:,}", self.machine.device)
             try:
@@ -214,7 +226,7 @@ class _Run:
             "images_per_second": outcome.images_per_second,
             "steps": outcome.steps,
             "restarts": restarts,
-            "peak_memory_bytes": self._peak_memory(),
+            "peak_memory_bytes": _peak_memory(self.machine.torch_device),
         }
         return self._record("done", outcome.metrics, outcome.curves, timing)
 
@@ -224,15 +236,17 @@ class _Run:
             return
         self._report("evaluate", None)
         method = self.build()
-        method.load_state_dict(load(self.folder / "checkpoint.pt", self.machine.torch_device)["method"])
+        method.load_state_dict(load(self.folder / "checkpoint.pt")["method"])
         try:
             (self.folder / "evaluations").mkdir(exist_ok=True)
         except OSError as error:
             raise storage_error(self.folder, error) from error
-        started = time.monotonic()
         size, device = self.config["data"]["image_size"], self.machine.torch_device
         features = extract(method, self.dataset, self.split, size, device)
         for evaluation in evaluations:
+            if self.stop.wanted:
+                raise Stopped(self.stop.reason)
+            started = time.monotonic()
             found = PROTOCOLS[evaluation.protocol["name"]](features, evaluation.protocol)
             record = {
                 "schema": SCHEMA,
@@ -250,9 +264,6 @@ class _Run:
             write_json(self.folder / "evaluations" / f"{evaluation.id}.json", record)
             shown = ", ".join(f"{name} {value:.4g}" for name, value in found.metrics.items())
             self.log.info("%s: %s", evaluation.protocol["name"], shown)
-            self.claim.beat({"stage": "evaluate"})
-            if self.stop.wanted:
-                raise Stopped(self.stop.reason)
 
     def _record(
         self, status: str, metrics: dict[str, Any] | None, curves: dict[str, Any] | None, timing: dict[str, Any]
@@ -281,14 +292,9 @@ class _Run:
         write_json(self.folder / "record.json", record)
         return record
 
-    def _peak_memory(self) -> int:
-        if self.machine.torch_device.type == "cuda":
-            return torch.cuda.max_memory_allocated()
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-
-def _open_log(path: Path, cell_id: str) -> logging.Logger:
-    log = logging.getLogger(f"retable.{cell_id}")
+def _open_log(log: logging.Logger, path: Path) -> None:
+    logging.raiseExceptions = False  # a full disk must not print tracebacks from within logging
     log.setLevel(logging.INFO)
     log.propagate = False
     try:
@@ -297,7 +303,25 @@ def _open_log(path: Path, cell_id: str) -> logging.Logger:
         raise storage_error(path, error) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.addHandler(handler)
-    return log
+
+
+def _forget_peak_memory(device: torch.device) -> None:
+    """Start the peak anew: a worker runs many cells, and each must report its own."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        with contextlib.suppress(OSError):  # Linux; elsewhere the peak stays that of the process
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: of allocated GPU memory, or of the process's resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _forget(folder: Path) -> None:

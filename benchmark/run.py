@@ -7,7 +7,9 @@ Exit codes: 0 all done, 1 some cell failed, 2 bad input, 3 over budget, 4 stoppe
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -15,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import console
-from benchmark.data.datasets import Dataset, find, prepare, prepared
-from benchmark.errors import InputError
-from benchmark.launch import inline, local
+from benchmark.data.datasets import SIDES, Dataset, find, prepare, prepared
+from benchmark.errors import InputError, nearest
+from benchmark.launch import inline, local, slurm
 from benchmark.launch.machine import Resources, resources
 from benchmark.launch.work import Ended, Site, Watch, Work
-from benchmark.plan.document import leaves
+from benchmark.plan.document import leaves, scalar
 from benchmark.plan.plan import Action, make_plan
 from benchmark.plan.sweep import DataIdentity, Row, Sweep, data_names, load_sweep
 from benchmark.store.store import Store
@@ -41,8 +43,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--status", action="store_true", help="show where every cell stands; change nothing")
     parser.add_argument("--launcher", choices=("local", "inline", "slurm"), default="local")
     parser.add_argument("--cluster", type=Path, help="a file of slurm/clusters/ (with --launcher slurm)")
-    parser.add_argument("--jobs", type=int, help="cells at once (local); default: one per GPU or per CPU core")
-    parser.add_argument("--threads", type=int, help="CPU threads of a cell; default 1 on a CPU")
+    parser.add_argument("--jobs", type=_at_least_one, help="cells at once (local); default: one per GPU or per CPU core")
+    parser.add_argument("--threads", type=_at_least_one, help="CPU threads of a cell; default 1 on a CPU")
     parser.add_argument("--loader", choices=("auto", "ffcv", "torch"), default="auto")
     parser.add_argument("--cell", action="append", default=[], metavar="ID", help="only this cell (may be repeated)")
     parser.add_argument("--first", action="store_true", help="only the first cell that has work left")
@@ -51,8 +53,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", help="random seeds instead of the profile's, e.g. 0,1,2")
     parser.add_argument("--mode", choices=("cached", "retry", "force"), default="cached",
                         help="retry: failed and diverged cells again; force: everything again")  # fmt: skip
-    parser.add_argument("--budget", type=float, metavar="HOURS", help="refuse to start above these device hours")
-    parser.add_argument("--deadline", help="stop with checkpoints after this long, e.g. 9m, 90s, 2h")
+    parser.add_argument("--budget", type=_hours, metavar="HOURS", help="refuse to start above these device hours")
+    parser.add_argument("--deadline", type=_duration, help="stop with checkpoints after this long, e.g. 9m, 90s, 2h")
     parser.add_argument("--store", type=Path, default=Path(os.environ.get("RETABLE_STORE") or "runs"))
     parser.add_argument("--data", action="append", metavar="[NAME=]PATH",
                         help="image folder, tar of one, or torchvision's CIFAR-10 folder; default: RETABLE_DATA")  # fmt: skip
@@ -78,13 +80,16 @@ def _main(args: argparse.Namespace) -> int:
     store = Store(args.store, create=not looking)
     cache = Path(os.environ.get("RETABLE_CACHE") or args.store / "data")
     seeds, overrides = _seeds(args.seeds), _overrides(args.overrides)
-    given = _given_data(args.data)
-    names = data_names(sweep.expand(profile, None, seeds, overrides))
+    names = data_names(_chosen(sweep.expand(profile, None, seeds, overrides), args))
+    given = _given_data(args.data, names)
     datasets, notices = _prepare(names, given, cache, looking)
     identities = {name: DataIdentity(dataset.name, dataset.content) for name, dataset in datasets.items()}
-    rows = sweep.expand(profile, identities, seeds, overrides)
-    rows = _chosen(rows, args)
-    actions = [action for action in make_plan(rows, store, args.mode, machine.device) if _wanted(action, args)]
+    rows = _chosen(sweep.expand(profile, identities, seeds, overrides), args)
+    # Where a cell stands does not depend on what --mode would do with it.
+    plan = make_plan(rows, store, "cached" if args.status else args.mode, machine.device, slurm.queued(store))
+    actions = _selected(plan, args)
+    for problem in (problem for action in actions for problem in store.cell(action.cell.id).problems):
+        console.error(problem)
     if args.first:
         actions = [action for action in actions if action.works][:1]
     console.header(sweep, profile, why, sweep.about(profile), list(datasets.values()), machine, args.store, notices)
@@ -98,10 +103,16 @@ def _main(args: argparse.Namespace) -> int:
         return OVER_BUDGET
     if args.plan:
         return OK
-    works = [action for action in actions if action.works or action.do == "leave"]
+    elsewhere = [action for action in actions if action.do in ("leave", "submitted")]
+    works = [action for action in actions if action.works or (action in elsewhere and args.launcher != "slurm")]
+    if not works and elsewhere:
+        console.say(f"Nothing to submit: {len(elsewhere)} cells are running or in SLURM's queue (--status shows them).")
+        return OK
+    failed = [action for action in actions if action.do == "nothing" and action.why.startswith("failed")]
+    for action in failed:
+        console.error(f"{_label(action)} ({action.cell.id}) {action.why}")
     if not works:
-        failed = [action for action in actions if action.why.startswith("failed")]
-        console.say("Nothing to run: every cell is finished." if not failed else f"{len(failed)} cells failed earlier.")
+        console.say("Nothing to run." if failed else "Nothing to run: every cell is finished.")
         return FAILED if failed else OK
     site = Site(
         store=str(args.store.resolve()),
@@ -111,22 +122,23 @@ def _main(args: argparse.Namespace) -> int:
         threads=machine.threads,
         workers=machine.workers,
         backend=args.loader,
-        deadline=time.time() + _duration(args.deadline) if args.deadline else None,
+        deadline=time.time() + args.deadline if args.deadline is not None else None,
     )
     for action in works:
         store.request(action.cell.id, action.cell.config, action.cell.protocols)
-    return _launch(args, works, site, machine)
+    code = _launch(args, works, site, machine)
+    return FAILED if failed and code == OK else code
 
 
 def _launch(args: argparse.Namespace, actions: list[Action], site: Site, machine: Resources) -> int:
-    works = [Work(action.cell.id, _label(action), args.mode == "force") for action in actions]
+    # A diverged cell is tried again from its start: its checkpoint leads to where it diverged.
+    again = args.mode == "force", "diverged before; tried again"
+    works = [Work(action.cell.id, _label(action), again[0] or action.why == again[1]) for action in actions]
     if args.launcher == "slurm":
-        from benchmark.launch import slurm
-
         if args.cluster is None:
             raise InputError("--launcher slurm needs --cluster with a file of slurm/clusters/")
-        ids = slurm.submit(works, site, slurm.read_cluster(args.cluster), Path(site.store) / "slurm")
-        console.submitted(ids, args.sweep, args.store)
+        ids = slurm.submit(works, site, args.cluster)
+        console.submitted(ids, ["python", "-m", "benchmark.run", *sys.argv[1:]])
         return OK
     with console.Board(works, {action.cell.id: action.seconds for action in actions}, machine.jobs) as board:
         ends = list(_follow(args, works, site, machine, board))
@@ -156,13 +168,20 @@ def _profile(sweep: Sweep, asked: str | None, machine: Resources) -> tuple[str, 
     return "smoke", "no CUDA device here; --profile cpu learns more, --profile cifar10 wants a GPU"
 
 
-def _given_data(arguments: list[str] | None) -> dict[str, Path]:
-    """--data, or RETABLE_DATA: data set -> path; "" stands for every set that is not named."""
+def _given_data(arguments: list[str] | None, names: list[str]) -> dict[str, Path]:
+    """--data, or RETABLE_DATA: data set -> path. A path without a name can only mean the one set that is needed."""
     variable = os.environ.get("RETABLE_DATA")
     given = {}
     for text in arguments or ([variable] if variable else []):
         name, equals, path = text.partition("=")
-        given[name if equals else ""] = Path(path if equals else text)
+        if equals and name in SIDES:
+            given[name] = Path(path)
+        elif equals and not Path(text).exists() and "/" not in name:
+            raise InputError(f"--data {text}: unknown data set '{name}'; allowed: {', '.join(SIDES)}{nearest(name, SIDES)}")
+        elif len(real := [name for name in names if name != "shapes"]) > 1:
+            raise InputError(f"--data {text}: say which data set this is, {' or '.join(f'{name}={text}' for name in real)}")
+        else:
+            given |= dict.fromkeys(real, Path(text))
     return given
 
 
@@ -171,7 +190,13 @@ def _prepare(names: list[str], given: dict[str, Path], cache: Path, looking: boo
     datasets: dict[str, Dataset] = {}
     notices = []
     for name in names:
-        source = find(name, given.get(name) or given.get(""), cache)
+        try:
+            source = find(name, given.get(name), cache)
+        except InputError as error:
+            if not looking:
+                raise
+            notices.append(str(error))
+            continue
         found = prepared(source, cache)
         if found is None and not looking:
             with console.converting(source) as progress:
@@ -197,18 +222,28 @@ def _chosen(rows: list[Row], args: argparse.Namespace) -> list[Row]:
     return [names[name.lower()] for name in wanted] if wanted else rows
 
 
-def _wanted(action: Action, args: argparse.Namespace) -> bool:
-    """Whether --cell and --only let this cell through. A cell without the setting does not match it."""
-    if args.cell and not any(action.cell.id.startswith(wanted) for wanted in args.cell):
-        return False
-    found = {".".join(path): str(leaf).lower() for path, leaf in leaves(action.cell.config)}
-    conditions = [text.partition("=") for text in args.only]
-    return all(found.get(key) == value.lower() for key, _, value in conditions if key != "row")
+def _selected(plan: list[Action], args: argparse.Namespace) -> list[Action]:
+    """The cells that --cell and --only let through; a cell without the setting does not match it. None at all is an error."""
+    conditions = {}
+    for text in args.only:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--only {text}: expected KEY=VALUE such as seed=0 or row=NAME")
+        if key != "row":
+            conditions[key] = scalar(value)
+    selected = []
+    for action in plan:
+        found = {".".join(path): leaf for path, leaf in leaves(action.cell.config)}
+        named = not args.cell or any(action.cell.id.startswith(wanted) for wanted in args.cell)
+        if named and all(key in found and found[key] == value for key, value in conditions.items()):
+            selected.append(action)
+    if not selected:
+        asked = " ".join([*(f"--cell {cell}" for cell in args.cell), *(f"--only {text}" for text in args.only)])
+        raise InputError(f"{asked}: none of the {len(plan)} cells matches; --plan lists them")
+    return selected
 
 
 def _overrides(pairs: list[str]) -> dict[str, Any]:
-    from benchmark.plan.document import scalar
-
     values = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -221,18 +256,34 @@ def _overrides(pairs: list[str]) -> dict[str, Any]:
 def _seeds(text: str | None) -> list[int] | None:
     if text is None:
         return None
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"--seeds {text}: expected whole numbers with commas, such as 0,1,2") from None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or len(set(parts)) != len(parts):
+        raise InputError(f"--seeds {text}: expected different whole numbers with commas, such as 0,1,2")
+    return [int(part) for part in parts]
 
 
 def _duration(text: str) -> float:
     units = {"s": 1, "m": 60, "h": 3600}
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"expected a time such as 90s, 9m or 2h, found '{text}'")
+    return float(found[1]) * units[found[2] or "s"]
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found '{text}'")
+    return int(text)
+
+
+def _hours(text: str) -> float:
     try:
-        return float(text[:-1]) * units[text[-1]] if text[-1] in units else float(text)
-    except (ValueError, IndexError):
-        raise InputError(f"--deadline {text}: expected a time such as 90s, 9m or 2h") from None
+        hours = float(text)
+    except ValueError:
+        hours = math.nan
+    if not hours >= 0:
+        raise argparse.ArgumentTypeError(f"expected a number of hours, found '{text}'")
+    return hours
 
 
 def _label(action: Action) -> str:

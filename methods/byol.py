@@ -46,7 +46,7 @@ class BYOLConfig:
     """
 
     projector: HeadConfig = _HEAD
-    predictor: HeadConfig = _HEAD
+    predictor: HeadConfig = field(default=_HEAD, metadata={"matches": {"out": "projector"}})
     predict: bool = field(default=True, metadata={"governs": {"false": ["predictor"]}})
     target: Literal["ema", "online", "frozen"] = field(
         default="ema", metadata={"governs": {"online": ["target_ema"], "frozen": ["target_ema"]}}

@@ -38,7 +38,7 @@ class ContrastiveConfig:
     """
 
     projector: HeadConfig = _HEAD
-    predictor: HeadConfig = _HEAD
+    predictor: HeadConfig = field(default=_HEAD, metadata={"matches": {"out": "projector"}})
     predict: bool = field(default=True, metadata={"governs": {"false": ["predictor"]}})
     queue: int = 65536
     temperature: float = 0.2

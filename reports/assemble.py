@@ -116,6 +116,7 @@ def _table(
     runs: Mapping[str, Sequence[Run]],
     data: Data | None,
 ) -> Table:
+    spec = spec.at(profile.name)
     measured = {
         (row_id, metric.id): (
             measure(planned[row_id], runs[row_id], metric, data) if row_id in planned else Measured(missing=missing[row_id])

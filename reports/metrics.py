@@ -33,6 +33,7 @@ class Metric:
 _ALL = (
     Metric("linear", "top1", "linear", "%", 1, True),
     Metric("knn", "top1", "kNN", "%", 1, True),
+    Metric("blog_logistic", "top1", "blog's probe", "%", 1, True),
     Metric("collapse", "std", "std(z)·√d", "", 3, None),
     Metric("collapse", "effective_rank", "effective rank", "", 1, None),
     Metric("collapse", "pair_cosine", "pair cosine", "", 3, None),

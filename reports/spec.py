@@ -7,7 +7,7 @@ Nothing here knows of any record: `reports.assemble` joins a TableSpec with the 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,11 +65,13 @@ class ClaimSpec:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the paper measured. `profile` repeats it, if any does, provided that the cell's config has these values."""
+    """How the paper measured. `profile` repeats it, if any does, provided that the cell's config has these values; `metric`
+    is what the paper itself measured there, where the table's first column is another measure."""
 
     about: str
     profile: str | None
     config: dict[str, Any]
+    metric: Metric | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,13 @@ class TableSpec:
     def primary(self) -> Metric:
         return self.columns[0]
 
+    def at(self, profile: str) -> TableSpec:
+        """The table at one profile: where that repeats the paper's protocol, the paper's own measure comes first."""
+        own = self.protocol.metric
+        if own is None or profile != self.protocol.profile:
+            return self
+        return replace(self, columns=(own, *(column for column in self.columns if column != own)))
+
 
 def read_tables(folder: Path, references: References, only: Iterable[str] = ()) -> list[TableSpec]:
     """Every table of the folder, or those named. Raises InputError for an unknown name."""
@@ -120,7 +129,7 @@ def read_table(path: Path, references: References) -> TableSpec:
     if top["table"] != path.stem:
         raise InputError(f"{document.at('table')}: is '{top['table']}', but the file is named {path.name}; make them the same")
     paper = _section(document, ("paper",), ("name",), ("arxiv", "url"))
-    protocol = _section(document, ("protocol",), ("about", "profile"), ("config",))
+    protocol = _section(document, ("protocol",), ("about", "profile"), ("config", "metric"))
     margin = _section(document, ("margin",), ("points", "why"), ())
     collapse = _section(document, ("collapse",), (), ("collapsed_below", "spread_above"))
     columns = _list(document, "columns")
@@ -138,7 +147,12 @@ def read_table(path: Path, references: References) -> TableSpec:
         arxiv=str(paper.get("arxiv", "")),
         url=str(paper.get("url", "")),
         sweep=str(top["sweep"]),
-        protocol=Protocol(str(protocol["about"]), protocol["profile"], protocol.get("config") or {}),
+        protocol=Protocol(
+            str(protocol["about"]),
+            protocol["profile"],
+            protocol.get("config") or {},
+            metric(protocol["metric"], document.at("protocol", "metric")) if "metric" in protocol else None,
+        ),
         columns=tuple(metric(name, document.at("columns")) for name in columns),
         settings=settings,
         margin=_positive(document, ("margin", "points"), margin["points"]),

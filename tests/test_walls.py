@@ -20,7 +20,7 @@ ALLOWED = {
     "benchmark.train": ("benchmark.train", "benchmark.data", "benchmark.store", "benchmark.errors", "methods.base"),
     "benchmark.evaluate": ("benchmark.evaluate", "benchmark.data", "benchmark.errors", "methods.telemetry", "methods.base"),
     "benchmark.launch": ("benchmark.launch", "benchmark.plan", "benchmark.store", "benchmark.data", "benchmark.errors",
-                         "benchmark.execute", "benchmark.train.stop"),
+                         "benchmark.execute", "benchmark.train.stop", "methods.catalogue"),
     "reports": ("reports", "benchmark.plan", "benchmark.store", "benchmark.errors"),
     "slurm": ("slurm",),
 }  # fmt: skip

@@ -11,7 +11,6 @@ Importing this package loads neither torch nor numba: planning reads `benchmark.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -45,24 +44,31 @@ def open_loader(
 ) -> Loader:
     """A loader of the training images `indices`, each seen once an epoch in an order of its own, as len(views) views.
 
-    The images depend on (seed, epoch, index, view) and nothing else: not on the backend, on workers (threads for ffcv,
-    processes for torch, 0 for none) or on where an epoch was resumed. "auto" takes FFCV where it can be imported.
+    The images depend on (seed, epoch, index, view) and nothing else: not on the backend, on workers (threads; with 0 the
+    caller's own makes the batches) or on where an epoch was resumed. "auto" takes FFCV where it can be imported.
+    InputError where a batch is larger than the training set, or FFCV is asked for and cannot be imported.
     """
     from benchmark.data.loader import Recipe
 
     recipe = Recipe(dataset.train, views, seed, out_size, tuple(mean), tuple(std))
-    if backend in ("auto", "ffcv"):
+    kind = _loader_class(backend)
+    return kind(recipe, indices, batch_size, workers, drop_last)
+
+
+def _loader_class(backend: Backend) -> type[Loader]:
+    if backend != "torch":
         try:
-            module = importlib.import_module("benchmark.data.loader_ffcv")
-            return module.FFCVLoader(recipe, indices, batch_size, workers, drop_last)
-        except ImportError as error:
+            from benchmark.data.loader_ffcv import FFCVLoader
+        except (ImportError, OSError) as error:  # OSError: one of the C libraries it loads by name is missing
             if backend == "ffcv":
                 raise InputError(
                     f"data.backend is 'ffcv', but FFCV cannot be imported ({error}); install it or choose 'torch'"
                 ) from None
+        else:
+            return FFCVLoader
     from benchmark.data.loader_torch import TorchLoader
 
-    return TorchLoader(recipe, indices, batch_size, workers, drop_last)
+    return TorchLoader
 
 
 def read_split(
@@ -73,6 +79,13 @@ def read_split(
 
     file = open_beton(dataset.train if split == "train" else dataset.test)
     return file.images(indices), file.labels if indices is None else file.labels[indices]
+
+
+def split_labels(dataset: Dataset, split: Literal["train", "test"]) -> NDArray[np.int64]:
+    """The labels i8 (N,) of a split alone, without touching its pixels; -1 marks an unlabelled image."""
+    from benchmark.data.beton import open_beton
+
+    return open_beton(dataset.train if split == "train" else dataset.test).labels
 
 
 def normalize_batch(

@@ -23,6 +23,7 @@ from benchmark.errors import InputError
 
 _VERSION, _INT_FIELD, _IMAGE_FIELD, _RAW = 2, 1, 2, 1
 _PAGE = 1 << 23  # bytes; FFCV's default
+_READ_AHEAD = 1 << 31  # bytes
 _HEADER = np.dtype([("version", "<u2"), ("fields", "<u2"), ("page", "<u4"), ("samples", "<u8"), ("table", "<u8")], align=True)
 _FIELD = np.dtype([("type", "u1"), ("name", "S16"), ("arguments", "u1", 1024)])
 _IMAGE = np.dtype([("mode", "u1"), ("width", "<u2"), ("height", "<u2"), ("pointer", "<u8")])
@@ -116,6 +117,12 @@ class Beton:
 
     def __reduce__(self) -> tuple[object, tuple[Path]]:
         return open_beton, (self.path,)  # another process maps the file itself
+
+    def read_ahead(self) -> None:
+        """Ask the system to read the file in one sweep, if it is small: a cold disk takes seconds for random pages."""
+        if self.storage.size <= _READ_AHEAD and hasattr(os, "posix_fadvise"):
+            with self.path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
     def images(self, indices: NDArray[np.integer] | None = None) -> NDArray[np.uint8]:
         """A copy of the images at `indices`, all by default: (n, side, side, 3)."""

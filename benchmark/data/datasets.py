@@ -66,7 +66,10 @@ class Dataset:
 
 
 def find(name: str, data: Path | None, cache: Path) -> Source:
-    """What would be used for `name`: `data` if given (folder or tar of images, or a folder of the original files)."""
+    """What would be used for `name`: `data` if given (folder or tar of images, or a folder of the original files).
+
+    `shapes` is drawn and takes no data. InputError where `data` is not what it should be or the name is unknown.
+    """
     if name == "shapes":
         return Source(name, "procedural", None)
     if data is not None:
@@ -234,7 +237,9 @@ def _disk_errors(cache: Path) -> Iterator[None]:
             raise InputError(f"the disk of the data cache {cache} is full ({error.strerror}); free space or move it") from None
         if isinstance(error, PermissionError):
             raise InputError(f"the data cache {cache} cannot be written ({error}); choose another folder") from None
-        raise
+        raise InputError(
+            f"the images cannot be converted in {cache} ({error}); free what is in the way and start again"
+        ) from None
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """The CPU kernel: applies a table of augmentation parameters to stored images, one sample after the other.
 
 Every operation is torchvision's functional one on float tensors in [0, 1] (same formulas, same order, same clamping), fused
-so that a sample stays in the first-level cache from the stored bytes to the normalized output. There is no parallel loop in
-here: the functions release the GIL and `apply` gives each thread its own samples. That compiles in a fraction of the time
-of a parallel loop, has no threading layer to clash with forked workers, and makes the result independent of the number of
-threads by construction. Compiled code is cached on disk by numba, so a process pays the compiler only once per machine.
+so that a sample stays in the processor's cache from the stored bytes to the normalized output. There is no parallel loop in
+here: the functions release the interpreter's lock and `apply` gives each thread its own samples. That compiles faster than
+numba's parallel loops, needs none of its threading layers, which are not safe together with forks or other threads, and
+makes the result independent of the number of threads by construction. The machine code is cached on disk (NUMBA_CACHE_DIR,
+or beside this file): the compiler runs once per machine, not once per process.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from numpy.typing import NDArray
 from benchmark.data import views as column
 from benchmark.data.views import Table
 
+_ZERO, _ONE, _SIX = np.float32(0), np.float32(1), np.float32(6)
 # ITU-R 601-2 luma with torchvision's digits.
 _RED, _GREEN, _BLUE = np.float32(0.2989), np.float32(0.587), np.float32(0.114)
-# One fixed set of options: no fast-math, so that a result does not depend on how a loop was vectorized. Only the entry
-# point is cached: its machine code contains the functions below.
+
+# No fast-math: a result must not depend on how a loop was vectorized. Only the entry point is cached, its machine code
+# contains the functions it calls.
 _inner = njit(nogil=True, error_model="numpy")
-_ZERO, _ONE, _SIX = np.float32(0), np.float32(1), np.float32(6)
 
 
 def apply(
@@ -78,8 +80,8 @@ def _augment(storage, offsets, side, table, blur, mean, std, size, out, low, hig
         p = table[n]
         image = out[n]
         height, width = int(p[column.HEIGHT]), int(p[column.WIDTH])
-        row_taps = _taps(height, size, False, rows, row_weights)
-        column_taps = _taps(width, size, p[column.FLIP] > 0, columns, column_weights)
+        row_taps = _taps(height, size, _ZERO, rows, row_weights)
+        column_taps = _taps(width, size, p[column.FLIP], columns, column_weights)
         start = offsets[n] + 3 * (int(p[column.TOP]) * side + int(p[column.LEFT]))
         _crop(
             storage, start, 3 * side, 3 * width, rows, row_weights, row_taps, columns, column_weights, column_taps, line, image
@@ -118,7 +120,7 @@ def _taps(length, size, mirrored, first, weights):  # type: ignore[no-untyped-de
     support = max(scale, 1.0)
     used = 0
     for i in range(size):
-        place = size - 1 - i if mirrored else i
+        place = size - 1 - i if mirrored > 0 else i
         middle = scale * (i + 0.5)
         low = max(int(middle - support + 0.5), 0)
         count = min(int(middle + support + 0.5), length) - low
@@ -240,9 +242,10 @@ def _blur(image, size, sigma, kernel, scratch, padded):  # type: ignore[no-untyp
     radius = taps // 2
     total = 0.0
     for k in range(taps):
-        total += np.exp(-0.5 * ((k - radius) / sigma) ** 2)
+        kernel[k] = np.exp(-0.5 * ((k - radius) / sigma) ** 2)
+        total += kernel[k]
     for k in range(taps):
-        kernel[k] = np.exp(-0.5 * ((k - radius) / sigma) ** 2) / total
+        kernel[k] /= np.float32(total)
     for c in range(3):
         plane = image[c]
         for y in range(size):

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd: SplitMix64's increment
+# What a stream is for is the first part of its key, so that no two purposes ever share numbers.
+VIEWS, SHAPES, ORDER = 1, 2, 3
 _MASK = (1 << 64) - 1
 _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,14 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmark.data import kernels_numba
+from benchmark.data import kernels_numba, keys
 from benchmark.data.beton import Beton, open_beton
 from benchmark.data.keys import permutation, stream
 from benchmark.data.views import blur_taps, centre, parameters
 from benchmark.errors import InputError
 from methods.views import ViewConfig
-
-_STREAM_ORDER = 3
 
 
 @dataclass(frozen=True)
@@ -94,11 +91,12 @@ class Loader(ABC):
         self.batches_per_epoch = count // batch_size if drop_last else -(-count // batch_size)
         if not self.batches_per_epoch:
             raise InputError(f"a batch of {batch_size} is more than the {count} training images; lower batch_size")
-        kernels_numba.load()  # compiled, or taken from the disk, before any worker is forked
+        recipe.file.read_ahead()
+        kernels_numba.load()
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """The samples of an epoch in their order, cut to whole batches where the last is dropped."""
-        order = permutation(stream(_STREAM_ORDER, self.recipe.seed, epoch), self._indices)
+        order = permutation(stream(keys.ORDER, self.recipe.seed, epoch), self._indices)
         return order[: self.batches_per_epoch * self.batch_size]
 
     @abstractmethod
@@ -123,7 +121,7 @@ def render(images: NDArray[np.uint8], out_size: int, mean: Sequence[float], std:
     images = np.ascontiguousarray(images)
     offsets = np.arange(count, dtype=np.int64) * (height * width * 3)
     out = torch.empty((count, 3, out_size, out_size))
-    shares = min(len(os.sched_getaffinity(0)), max(1, count // 64))
+    shares = min(torch.get_num_threads(), max(1, count // 64))
     with ThreadPoolExecutor(shares) as threads:
         kernels_numba.apply(
             images.reshape(-1), offsets, height, centre(count, height, crop), 1, _f4(mean), _f4(std),

@@ -14,13 +14,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmark.data import keys
 from benchmark.data.keys import counters, stream, uniform
 
 VERSION = 1  # changes whenever a pixel changes
 CLASSES = ("circle", "square", "triangle", "pentagon", "star", "cross", "ring", "crescent", "bars", "heart")
 COUNTS = {"train": 20_000, "test": 4_000}
 BACKGROUNDS = ("plain", "gradient", "striped", "checkered", "speckled")
-_STREAM_SHAPES = 2
 _CHUNK = 1_000  # images drawn at once; bounds the memory, has no influence on the pixels
 
 Floats = NDArray[np.float64]
@@ -37,7 +37,7 @@ class Shapes(NamedTuple):
 
 def shapes(split: Literal["train", "test"], n: int, seed: int = 0, side: int = 32, first: int = 0) -> Shapes:
     """Images first..n of a split."""
-    key = stream(_STREAM_SHAPES, VERSION, ("train", "test").index(split), seed)
+    key = stream(keys.SHAPES, VERSION, ("train", "test").index(split), seed)
     chunks = [_draw(counters(key, np.arange(at, min(at + _CHUNK, n))), side) for at in range(first, n, _CHUNK)]
     images, labels, boxes, captions = zip(*chunks, strict=True)
     return Shapes(
@@ -119,7 +119,7 @@ def _texture(
 
 def _noise(starts: NDArray[np.uint64], side: int, purpose: int = 6) -> Floats:
     """White noise 0..1 (n, side, side)."""
-    pixels = counters(stream(_STREAM_SHAPES, purpose), np.arange(side * side))
+    pixels = counters(stream(keys.SHAPES, purpose), np.arange(side * side))
     return uniform(starts[:, None] ^ pixels[None], 0).reshape(-1, side, side)
 
 

@@ -36,10 +36,9 @@ def stratified(labels: np.ndarray, count: int, stream: int) -> np.ndarray:
 
 
 def split(train_labels: np.ndarray, test_labels: np.ndarray, train_images: int, test_images: int, held_out: float) -> Split:
-    """The split of a data config. held_out is a share of the chosen training images, at least one when it is above 0."""
+    """The split of a data config. held_out is a share of the chosen labelled images, at least one when it is above 0."""
     chosen = stratified(train_labels, train_images, stream=0)
-    aside = round(len(chosen) * held_out) if held_out else 0
-    picked = stratified(train_labels[chosen], max(1, aside), stream=1) if held_out else np.empty(0, dtype=np.int64)
-    mask = np.zeros(len(chosen), dtype=bool)
-    mask[picked] = True
-    return Split(chosen[~mask], chosen[mask], stratified(test_labels, test_images, stream=2))
+    labelled = chosen[train_labels[chosen] >= 0]
+    aside = max(1, round(len(labelled) * held_out)) if held_out else 0
+    picked = labelled[stratified(train_labels[labelled], aside, stream=1)] if aside else labelled[:0]
+    return Split(np.setdiff1d(chosen, picked), picked, stratified(test_labels, test_images, stream=2))

@@ -16,7 +16,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmark.data import keys
 from benchmark.data.keys import counters, stream, uniform
+from benchmark.errors import InputError
 from methods.views import ViewConfig
 
 # Columns of the table (float32). A crop is in pixels of the stored image; ORDER is four columns, each the number of the
@@ -32,14 +34,12 @@ _DRAW_FLIP = 4 * _CROP_TRIES
 _DRAW_JITTER, _DRAW_ORDER, _DRAW_FACTOR = _DRAW_FLIP + 1, _DRAW_FLIP + 2, _DRAW_FLIP + 5
 _DRAW_GRAY, _DRAW_BLUR, _DRAW_SIGMA, _DRAW_SOLARIZE = (_DRAW_FACTOR + 4 + i for i in range(4))
 
-_STREAM_VIEWS = 1  # streams of other purposes (sample order, procedural images) start with other numbers
-
 Table = NDArray[np.float32]
 
 
 def parameters(seed: int, epoch: int, indices: NDArray[np.integer], view: int, cfg: ViewConfig, size: int) -> Table:
     """The table (N, COLUMNS) of view number `view` of the samples `indices` (N,), stored as `size` x `size` pixels."""
-    starts = counters(stream(_STREAM_VIEWS, seed, epoch, view), indices)
+    starts = counters(stream(keys.VIEWS, seed, epoch, view), indices)
     table = np.zeros((len(indices), COLUMNS), np.float32)
     table[:, TOP : WIDTH + 1] = _crops(starts, cfg, size)
     table[:, FLIP] = uniform(starts, _DRAW_FLIP) < cfg.flip_prob
@@ -67,7 +67,10 @@ def centre(count: int, size: int, fraction: float = 1.0) -> Table:
 
 def blur_taps(cfg: ViewConfig, out_size: int) -> int:
     """Length of the blur kernel in pixels: the odd number nearest to the configured fraction of the side, at least 3."""
-    return max(3, 2 * int(cfg.blur_kernel * out_size / 2) + 1)
+    taps = max(3, 2 * int(cfg.blur_kernel * out_size / 2) + 1)
+    if cfg.blur_prob > 0 and taps // 2 >= out_size:
+        raise InputError(f"a blur_kernel of {cfg.blur_kernel} is too wide for images of {out_size} pixels; lower it")
+    return taps
 
 
 def _between(unit: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmark.data import normalize_batch, read_split
+from benchmark.data import normalize_batch, read_split, split_labels
 from benchmark.data.datasets import Dataset
 from benchmark.data.split import Split
 from benchmark.errors import InputError
@@ -38,7 +38,8 @@ class Found:
 
 @dataclass(frozen=True)
 class Features:
-    """Encoder outputs of the three parts of the data, and the projection of the test images. x: N x D, y: N."""
+    """Encoder outputs of the three parts of the data, and the projection of the test images, on the device that made them.
+    x: N x D, y: N."""
 
     train_x: Tensor
     train_y: Tensor
@@ -56,15 +57,16 @@ def extract(method: Method, dataset: Dataset, split: Split, image_size: int, dev
     method.eval()
 
     def run(part: Literal["train", "test"], indices: np.ndarray, network: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        images, labels = read_split(dataset, part)
+        labels = split_labels(dataset, part)
         indices = indices[labels[indices] >= 0]  # STL-10's unlabelled images take part in pretraining only
         rows = []
         for start in range(0, len(indices), _BATCH):
-            chosen = indices[start : start + _BATCH]
-            batch = normalize_batch(images[chosen], image_size, dataset.mean, dataset.std)
+            images, _ = read_split(dataset, part, indices[start : start + _BATCH])
+            # Photographs are stored larger than the views: the centre of the papers' protocol, 224 of 256 pixels.
+            batch = normalize_batch(images, image_size, dataset.mean, dataset.std, min(1.0, image_size / dataset.size))
             batch = batch.to(device, memory_format=torch.channels_last)
-            rows.append(network(batch).float().cpu())
-        return torch.cat(rows), torch.from_numpy(np.asarray(labels)[indices])
+            rows.append(network(batch).float())
+        return torch.cat(rows), torch.from_numpy(labels[indices]).to(device)
 
     train_x, train_y = run("train", split.train, method.features)
     held_x, held_y = run("train", split.held_out, method.features) if len(split.held_out) else (train_x[:0], train_y[:0])
@@ -90,6 +92,7 @@ def linear(features: Features, protocol: dict[str, Any]) -> Found:
         features.held_out_y,
         features.num_classes,
         [float(10.0**step) for step in steps],
+        torch.float64 if features.train_x.device.type == "cpu" else torch.float32,
     )
     chosen = {"l2": probe.l2, "at_edge": probe.at_edge, "converged": probe.converged, "grid": probe.grid}
     test = top1(probe.scores(features.test_x), features.test_y)

@@ -98,7 +98,7 @@ def run(works: list[Work], site: Site, resources: Resources, watch: Watch) -> It
         return _Worker(number, replace(site, device="cuda" if gpu is not None else "cpu"), gpu, events)
 
     workers = {number: start(number) for number in range(min(resources.jobs, len(works)))}
-    told = 0.0
+    told, last_words = 0.0, ""
     try:
         while workers:
             if asked and not told:
@@ -114,6 +114,7 @@ def run(works: list[Work], site: Site, resources: Resources, watch: Watch) -> It
                 continue
             if event is None:
                 workers.pop(worker.number, None)
+                last_words = f"no worker could be started: {worker.death()}"
                 if worker.work is not None:
                     status = "stopped" if asked else "failed"
                     yield Ended(worker.work, status, worker.death())
@@ -139,4 +140,4 @@ def run(works: list[Work], site: Site, resources: Resources, watch: Watch) -> It
         for worker in workers.values():
             worker.process.terminate()
     for work in waiting:
-        yield Ended(work, "stopped", f"asked to stop by {asked[0]}" if asked else "its worker is gone")
+        yield Ended(work, "stopped", f"asked to stop by {asked[0]}") if asked else Ended(work, "failed", last_words)

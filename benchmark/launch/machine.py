@@ -17,8 +17,8 @@ def gpus() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name.strip() and name.strip() != "-1"]
-    found = sorted(Path("/dev").glob("nvidia[0-9]*"), key=lambda path: int(path.name[6:]))
-    return [path.name[6:] for path in found]
+    found = list(Path("/dev").glob("nvidia[0-9]*"))
+    return [str(number) for number in range(len(found))]  # CUDA counts from 0, whatever the device files are called
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ class Site:
 
     store: str
     cache: str
-    data: dict[str, str]  # data set -> where the user said it lies; "" for every set that is not named
+    data: dict[str, str]  # data set -> where the user said it lies
     device: str
     threads: int
     workers: int
@@ -34,8 +34,7 @@ class Site:
         return asdict(self)
 
     def data_path(self, name: str) -> Path | None:
-        path = self.data.get(name) or self.data.get("")
-        return Path(path) if path else None
+        return Path(self.data[name]) if name in self.data else None
 
 
 @dataclass(frozen=True)

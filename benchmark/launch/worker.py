@@ -34,16 +34,23 @@ def open_data(site: Site, name: str) -> Any:
 def run_cell(site: Site, stop: Any, cell_id: str, force: bool, report: Any) -> tuple[str, str]:
     """Bring one cell of the store to its end in this process; (status, note)."""
     from benchmark.execute import Machine, execute
+    from benchmark.plan.schema import PROTOCOLS
     from benchmark.store.record import read_json
     from benchmark.store.store import Store
+    from methods.catalogue import CATALOGUE
 
     store = Store(Path(site.store))
     try:
         request = read_json(store.folder(cell_id) / "config.json")
         config = request["config"]
+        now = CATALOGUE()["methods"].get(config["method"], {}).get("version")
+        if config["version"] != now:
+            what = f"{config['method']} VERSION {config['version']}, this code has {now}"
+            raise InputError(f"{store.folder(cell_id)}: was planned for {what}; start the sweep again")
+        wanted = [p for p in request["evaluate"] if p["name"] in PROTOCOLS and PROTOCOLS[p["name"]][0] == p["version"]]
         dataset = open_data(site, config["data"]["name"])
         machine = Machine(site.device, site.threads, site.workers, site.backend)
-        result = execute(store, cell_id, config, request["evaluate"], dataset, machine, stop, report, force)
+        result = execute(store, cell_id, config, wanted, dataset, machine, stop, report, force)
     except InputError as error:
         return "failed", str(error)
     return result.status, result.note
@@ -54,12 +61,18 @@ def serve(lines: TextIO, out: TextIO) -> None:
     from benchmark.train.stop import StopRequest
 
     def say(**message: Any) -> None:
-        out.write(json.dumps(message) + "\n")
-        out.flush()
+        try:
+            out.write(json.dumps(message) + "\n")
+            out.flush()
+        except OSError:  # nobody listens any more: write a checkpoint and go, rather than fail the cell
+            stop.ask("the runner is gone")
 
-    site = Site(**json.loads(lines.readline())["site"])
+    first = lines.readline()
+    if not first:
+        return
+    site = Site(**json.loads(first)["site"])
     stop = StopRequest(site.deadline)
-    stop.listen(signal.SIGTERM, signal.SIGUSR2)
+    stop.listen(signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner gets Ctrl-C and tells its workers
     last = 0.0
 

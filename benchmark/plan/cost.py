@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-# Guesses in views per second for forward and backward of one view in bf16, measured once on two AMD EPYC cores (cpu, per
-# core) and taken from the literature for one data-centre GPU (cuda). At another size they scale with the pixels.
+# Rough guesses in views per second for forward and backward of one view in bf16: cpu is one core of an AMD EPYC, measured
+# once; cuda is one data-centre GPU, not measured here. At another size they scale with the pixels.
 _GUESS: dict[str, dict[tuple[str, str], float]] = {
     "cpu": {
         ("convnet", "any"): 1900,
@@ -89,10 +89,12 @@ class Prices:
 
 
 def words(seconds: float) -> str:
-    """`40 s`, `12 min`, `3 h 20`."""
+    """`40 s`, `12 min`, `3 h 20`, `9 days`, `4 years`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     hours, rest = divmod(round(seconds / 60), 60)
-    return f"{hours:,} h {rest:02d}" if hours < 100 else f"{hours:,} h"
+    if hours < 100:
+        return f"{hours} h {rest:02d}"
+    return f"{hours / 24:.0f} days" if hours < 24 * 730 else f"{hours / 24 / 365:,.0f} years"

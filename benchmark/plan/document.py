@@ -23,16 +23,16 @@ _WORDS = {"": None, "~": None, "null": None, "true": True, "True": True, "false"
 
 @dataclass
 class Document:
-    """The plain value of a file and `lines`: key path -> line (from 1). Path parts are joined by ' > '."""
+    """The plain value of a file, and where each value stands: key path -> (file, line from 1)."""
 
     path: Path
     value: dict[str, Any]
-    lines: dict[tuple[str, ...], int] = field(default_factory=dict)
+    lines: dict[tuple[str, ...], tuple[Path, int]] = field(default_factory=dict)
 
     def at(self, *keys: str) -> str:
         """`file:line: key > path`, the beginning of an error about that value (or its nearest known parent)."""
-        line = next((self.lines[keys[:n]] for n in range(len(keys), -1, -1) if keys[:n] in self.lines), 1)
-        where = f"{self.path}:{line}"
+        known = (self.lines[keys[:n]] for n in range(len(keys), -1, -1) if keys[:n] in self.lines)
+        where = "{}:{}".format(*next(known, (self.path, 1)))
         return f"{where}: {' > '.join(keys)}" if keys else where
 
 
@@ -45,19 +45,22 @@ def scalar(text: str) -> Any:
     """What an unquoted word means: null, true, false, a number, or the text itself."""
     if text in _WORDS:
         return _WORDS[text]
-    if _INT.fullmatch(text):
+    if _INT.fullmatch(text) and len(text) < 20:
         return int(text)
     if _FLOAT.fullmatch(text):
         return float(text)
     return text
 
 
-def _plain(node: yaml.Node, path: tuple[str, ...], document: Document) -> Any:
-    document.lines[path] = node.start_mark.line + 1
+def _plain(node: yaml.Node, path: tuple[str, ...], document: Document, above: tuple[yaml.Node, ...] = ()) -> Any:
+    document.lines[path] = (document.path, node.start_mark.line + 1)
     if isinstance(node, yaml.ScalarNode):
         return _scalar(node)
+    if node in above:
+        raise InputError(f"{document.at(*path)}: an alias (*name) that contains itself")
+    above = (*above, node)
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(child, (*path, f"[{i}]"), document) for i, child in enumerate(node.value)]
+        return [_plain(child, (*path, f"[{i}]"), document, above) for i, child in enumerate(node.value)]
     assert isinstance(node, yaml.MappingNode)
     result: dict[str, Any] = {}
     for key_node, value_node in node.value:
@@ -67,8 +70,8 @@ def _plain(node: yaml.Node, path: tuple[str, ...], document: Document) -> Any:
         line = key_node.start_mark.line + 1
         if key in result:
             raise InputError(f"{document.path}:{line}: {' > '.join((*path, key))}: this key is given twice; keep one")
-        result[key] = _plain(value_node, (*path, key), document)
-        document.lines[(*path, key)] = line
+        result[key] = _plain(value_node, (*path, key), document, above)
+        document.lines[(*path, key)] = (document.path, line)
     return result
 
 

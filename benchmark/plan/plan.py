@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +12,7 @@ from benchmark.plan.sweep import Row
 from benchmark.store.store import CellRecord, Store
 
 Mode = Literal["cached", "retry", "force"]
-Do = Literal["train", "resume", "evaluate", "nothing", "leave"]
+Do = Literal["train", "resume", "evaluate", "nothing", "leave", "submitted"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,11 @@ def unique_cells(rows: Iterable[Row]) -> list[tuple[Cell, tuple[str, ...]]]:
     return [(cells[cell_id], tuple(names[cell_id])) for cell_id in ranked]
 
 
-def make_plan(rows: list[Row], store: Store, mode: Mode, device: str) -> list[Action]:
-    """One action per cell of the sweep, in the order in which they will be started."""
+def make_plan(rows: list[Row], store: Store, mode: Mode, device: str, queued: Mapping[str, str] | None = None) -> list[Action]:
+    """One action per cell of the sweep, in the order in which they will be started.
+
+    queued: cell id -> words about the job that already waits to bring it to its end.
+    """
     known = {found.id: found for found in store.cells()}
     records = [found.record for found in known.values() if found.record is not None]
     prices = Prices.from_records(records, device)
@@ -59,6 +62,8 @@ def make_plan(rows: list[Row], store: Store, mode: Mode, device: str) -> list[Ac
     for cell, names in unique_cells(rows):
         found = known.get(cell.id) or CellRecord(cell.id, store.folder(cell.id))
         do, why, evaluations = _decide(cell, found, mode, versions)
+        if queued and cell.id in queued and (do in ("train", "resume", "evaluate") or why.startswith("failed")):
+            do, why = "submitted", queued[cell.id]
         seconds, measured = prices.seconds(cell.config) if do in ("train", "resume") else (0.0, True)
         if do == "evaluate":
             seconds = 5.0

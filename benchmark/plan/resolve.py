@@ -38,7 +38,7 @@ class DataIdentity:
 
 @dataclass(frozen=True)
 class Layer:
-    """Overrides from one place. `explicit`: the row itself (or the command line) says so, so the method must know the key."""
+    """Overrides from one place. `explicit`: the row itself says so, so its method must know the key."""
 
     values: dict[Path_, Any]
     where: Where
@@ -67,6 +67,8 @@ def resolve(layers: Iterable[Layer], data: Mapping[str, DataIdentity] | None) ->
     nested: dict[str, Any] = {}
     for path, (value, layer) in chosen.items():
         checked = _check_leaf(path, value, spec, layer, method)
+        if checked == {}:  # an empty section says nothing, and must not wipe what lies beneath
+            continue
         inner = nested
         for parent in path[:-1]:
             inner = inner.setdefault(parent, {})
@@ -74,6 +76,7 @@ def resolve(layers: Iterable[Layer], data: Mapping[str, DataIdentity] | None) ->
     _contradictions(method, nested, spec, chosen)
     entry = CATALOGUE()["methods"][method]
     config = {"method": method, "version": entry["version"], **fill(nested, spec)}
+    _check_heads(config, spec, layers)
     at_hand = (data or {}).get(config["data"]["name"])
     config["data"]["content"] = at_hand.content if at_hand else UNPREPARED
     if at_hand:
@@ -120,7 +123,7 @@ def _check_leaf(path: Path_, value: Any, spec: Spec, layer: Layer, method: str) 
 
 def _check_view(path: Path_, value: Any, layer: Layer) -> Any:
     if path == ("views", "recipe"):
-        if value not in RECIPES:
+        if not isinstance(value, str) or value not in RECIPES:
             allowed = ", ".join(RECIPES)
             raise InputError(f"{layer.where(path)}: unknown recipe '{value}'; allowed: {allowed}{nearest(value, RECIPES)}")
         return value
@@ -158,3 +161,16 @@ def _contradictions(method: str, nested: dict[str, Any], spec: Spec, chosen: dic
     if warmup > epochs:
         at = chosen[("schedule", "warmup_epochs")][1].where(("schedule", "warmup_epochs"))
         raise InputError(f"{at}: a warm-up of {warmup} epochs does not fit into {epochs} epochs")
+
+
+def _check_heads(config: dict[str, Any], spec: Spec, layers: list[Layer]) -> None:
+    """Settings that a method declares to be equal ("matches"), such as the output widths of projector and predictor."""
+    for key, field in spec["fields"].items():
+        for setting, other in (field.get("matches") or {}).items():
+            unused = any(
+                key in (switch.get("governs") or {}).get(shown(config.get(name)), []) for name, switch in spec["fields"].items()
+            )
+            if not unused and config[key][setting] != config[other][setting]:
+                at = next((layer.where((key, setting)) for layer in reversed(layers) if (key, setting) in layer.values), None)
+                at = at or layers[0].where((key, setting))
+                raise InputError(f"{at}: is {config[key][setting]}, but must equal {other}.{setting}, {config[other][setting]}")

@@ -7,6 +7,7 @@ never imports torch. Every value of a finished config has been checked here agai
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
@@ -101,19 +102,9 @@ PROTOCOLS: dict[str, tuple[int, type]] = {  # name -> (protocol VERSION, its con
     "collapse": (1, CollapseConfig),
 }
 
-_POSITIVE = (
-    "epochs",
-    "batch_size",
-    "image_size",
-    "k",
-    "temperature",
-    "hidden",
-    "out",
-    "layers",
-    "queue",
-    "groups",
-    "width",
-)
+# Ranges by the name of a setting, whichever section it stands in.
+_POSITIVE = ("epochs", "batch_size", "image_size", "k", "temperature", "hidden", "out", "queue", "groups", "width", "l2_step")
+_FRACTION = ("final_fraction", "target_ema", "label_smoothing", "momentum", "solarize_threshold")
 
 
 def defaults(config: type) -> Spec:
@@ -192,16 +183,16 @@ def check_value(value: Any, spec: Spec, path: tuple[str, ...], where: Where) -> 
         if not isinstance(value, list | tuple) or len(value) != 2 or not all(_is_number(v) for v in value):
             raise refuse("two numbers [low, high]")
         low, high = float(value[0]), float(value[1])
-        if low > high:
-            raise InputError(f"{where(path)}: expected [low, high] with low <= high, found [{low}, {high}]")
+        if not 0 < low <= high < math.inf:
+            raise InputError(f"{where(path)}: expected [low, high] with 0 < low <= high, found [{low}, {high}]")
         return [low, high]
     if kind == "int":
         if isinstance(value, bool) or not isinstance(value, int):
             raise refuse("a whole number")
         return _in_range(value, path, where)
     if kind == "float":
-        if not _is_number(value):
-            raise refuse("a number")
+        if not _is_number(value) or not math.isfinite(value):
+            raise refuse("a number" if not _is_number(value) else "a finite number")
         return _in_range(float(value) + 0.0, path, where)
     raise AssertionError(f"unknown kind {kind} in the spec of {path}")
 
@@ -214,8 +205,12 @@ def _in_range(value: Any, path: tuple[str, ...], where: Where) -> Any:
     name = path[-1]
     if name in _POSITIVE and value <= 0:
         raise InputError(f"{where(path)}: must be above 0, found {value}")
-    if (name.endswith("_prob") or name in ("held_out", "final_fraction")) and not 0 <= value <= 1:
+    if (name.endswith("_prob") or name in _FRACTION) and not 0 <= value <= 1:
         raise InputError(f"{where(path)}: must lie between 0 and 1, found {value}")
+    if name == "held_out" and not 0 <= value < 1:
+        raise InputError(f"{where(path)}: must be at least 0 and below 1, found {value}")
+    if name == "hue" and not 0 <= value <= 0.5:
+        raise InputError(f"{where(path)}: must lie between 0 and 0.5, found {value}")
     if value < 0 and not name.startswith("l2_"):
         raise InputError(f"{where(path)}: must not be negative, found {value}")
     return value

@@ -71,7 +71,7 @@ class Sweep:
         """
         settings = self._profile(profile)
         used_seeds = list(seeds) if seeds is not None else self._seeds(profile)
-        protocols = self._protocols(profile)
+        protocols = self._protocols(("profiles", profile, "evaluate"), settings.get("evaluate"))
         shared = [
             self._layer(self.document.value.get("base", {}), ("base",), False),
             self._layer(settings.get("set", {}), ("profiles", profile, "set"), False),
@@ -85,10 +85,14 @@ class Sweep:
         for name, at in self.rows:
             own = self.document.value["rows"][name] or {} if at else {}
             layers = [*shared, self._layer(own, at, True) if at else Layer(self.generated[name], self._where(()), True)]
-            if name in settings.get("rows", {}):
-                layers.append(self._layer(settings["rows"][name], ("profiles", profile, "rows", name), True))
+            wanted = protocols
+            if words := dict((settings.get("rows") or {}).get(name) or {}):
+                at_profile = ("profiles", profile, "rows", name)
+                if "evaluate" in words:  # this row is measured otherwise than the others
+                    wanted = self._protocols((*at_profile, "evaluate"), words.pop("evaluate"))
+                layers.append(self._layer(words, at_profile, True))
             config = resolve([*layers, command], data)
-            cells = tuple(Cell(canonical(config | {"seed": seed}), _applicable(protocols, config)) for seed in used_seeds)
+            cells = tuple(Cell(canonical(config | {"seed": seed}), _applicable(wanted, config)) for seed in used_seeds)
             rows.append(Row(name, cells))
         return rows
 
@@ -123,19 +127,19 @@ class Sweep:
         return Layer(dict(leaves(_undot(section or {}, self._where(prefix)))), where, explicit)
 
     def _seeds(self, profile: str) -> list[int]:
-        found = self._profile(profile).get("seeds", self.document.value.get("seeds", [0]))
-        where = self.document.at("seeds")
+        inside = "seeds" in self._profile(profile)
+        found = self._profile(profile)["seeds"] if inside else self.document.value.get("seeds", [0])
+        where = self.document.at(*(("profiles", profile, "seeds") if inside else ("seeds",)))
         if not isinstance(found, list) or not found or not all(type(seed) is int and seed >= 0 for seed in found):
             raise InputError(f"{where}: expected a list of whole numbers such as [0, 1, 2], found {found!r}")
         if len(set(found)) != len(found):
             raise InputError(f"{where}: a random seed is given twice in {found}")
         return list(found)
 
-    def _protocols(self, profile: str) -> tuple[dict[str, Any], ...]:
-        settings = self._profile(profile)
-        inside = "evaluate" in settings
-        prefix: Path_ = ("profiles", profile, "evaluate") if inside else ("evaluate",)
-        wanted = settings["evaluate"] if inside else self.document.value.get("evaluate", ["knn", "linear", "collapse"])
+    def _protocols(self, prefix: Path_, wanted: Any) -> tuple[dict[str, Any], ...]:
+        """The protocols that stand at `prefix`, or where nothing does those of the whole sweep."""
+        if wanted is None:
+            prefix, wanted = ("evaluate",), self.document.value.get("evaluate", ["knn", "linear", "collapse"])
         if isinstance(wanted, list):
             wanted = {str(name): {} for name in wanted}
         if not isinstance(wanted, dict):
@@ -149,8 +153,10 @@ class Sweep:
                 )
             version, config = PROTOCOLS[name]
             spec: Spec = {"type": "section", **defaults(config)}
-            checked = check_value(section or {}, spec, (), self._where((*prefix, name)))
-            protocols.append(canonical({"name": name, "version": version, **fill(checked, spec)}))
+            filled = fill(check_value(section or {}, spec, (), self._where((*prefix, name))), spec)
+            if filled.get("l2_low", 0) > filled.get("l2_high", 0):
+                raise InputError(f"{self.document.at(*prefix, name)}: l2_low is above l2_high")
+            protocols.append(canonical({"name": name, "version": version, **filled}))
         return tuple(protocols)
 
 
@@ -167,9 +173,17 @@ def load_sweep(path: Path) -> Sweep:
     for key in ("base", "rows", "grid", "vary", "profiles", "paper"):
         if not isinstance(value.get(key) or {}, dict):
             raise InputError(f"{document.at(key)}: expected keys and values")
+    if not value["profiles"]:
+        raise InputError(f"{document.at('profiles')}: no profile is given; a sweep has at least one of {', '.join(PROFILES)}")
+    for key in ("zip", "exclude"):
+        found = value.get(key) or []
+        if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+            raise InputError(f"{document.at(key)}: expected a list of entries such as {{epochs: 2}}")
     rows = [(name, ("rows", name)) for name in value.get("rows") or {}]
     generated = _generated(document)
     if not rows and not generated:
+        if any(value.get(key) for key in ("vary", "grid", "zip")):
+            raise InputError(f"{document.at('exclude')}: excludes every row")
         generated = {"base": {}}
     sweep = Sweep(
         path,
@@ -196,9 +210,12 @@ def _check_profiles(sweep: Sweep) -> None:
         for key in settings:
             if key not in _PROFILE:
                 at = sweep.document.at("profiles", profile, key)
-                hint = "; settings of the experiment go under 'set'" if key not in _PROFILE else ""
-                raise InputError(f"{at}: unknown key; allowed here: {', '.join(_PROFILE)}{nearest(key, _PROFILE)}{hint}")
-        for name in settings.get("rows") or {}:
+                hint = nearest(key, _PROFILE) or "; settings of the experiment go under 'set'"
+                raise InputError(f"{at}: unknown key; allowed here: {', '.join(_PROFILE)}{hint}")
+        own = settings.get("rows") or {}
+        if not isinstance(own, dict) or not all(isinstance(words or {}, dict) for words in own.values()):
+            raise InputError(f"{sweep.document.at('profiles', profile, 'rows')}: expected row names with keys and values")
+        for name in own:
             if name not in names:
                 at = sweep.document.at("profiles", profile, "rows", name)
                 raise InputError(f"{at}: no row of this name; the rows are {', '.join(names)}{nearest(name, names)}")
@@ -219,8 +236,9 @@ def _with_includes(document: Document, seen: tuple[Path, ...]) -> Document:
             raise InputError(f"{document.at('include')}: {name}: no such file beside {document.path.name}")
         part = _with_includes(read_document(target), (*seen, document.path.resolve()))
         merged.value = _merge(merged.value, part.value)
+        merged.lines |= part.lines
     merged.value = _merge(merged.value, {k: v for k, v in document.value.items() if k != "include"})
-    merged.lines = document.lines
+    merged.lines |= document.lines
     return merged
 
 
@@ -288,8 +306,9 @@ def _hashable(pair: tuple[str, Any]) -> tuple[str, str]:
 
 def _applicable(protocols: tuple[dict[str, Any], ...], config: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     """kNN cannot ask for more neighbours than there are training images; a small set lowers k and says so in its id."""
-    images = config["data"]["train_images"]
-    return tuple(p | {"k": min(p["k"], images)} if p["name"] == "knn" and images else p for p in protocols)
+    data = config["data"]
+    kept = data["train_images"] - round(data["train_images"] * data["held_out"])
+    return tuple(p | {"k": min(p["k"], kept)} if p["name"] == "knn" and kept else p for p in protocols)
 
 
 def data_names(rows: Iterable[Row]) -> list[str]:

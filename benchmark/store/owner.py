@@ -1,13 +1,13 @@
 """Who runs a cell: a claim that exactly one process holds, kept alive by a heartbeat, taken over when its holder is gone.
 
-`owner.json` is created with O_CREAT | O_EXCL, so of two processes one wins. Its `token` counts the times the cell has been
-started: a checkpoint writer whose token is no longer the newest has been replaced and must not write (a node that was
-declared lost may still be alive).
+`owner.json` appears whole and only where there is none (a hard link), so of two processes one wins. Its `token` counts the
+times the cell has been started, its `nonce` names this start: a holder whose nonce is no longer there has been replaced and
+must not write (a node that was declared lost may still be alive).
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import socket
 import threading
@@ -37,12 +37,22 @@ def process_start(pid: int) -> str | None:
 
 def alive(owner: dict[str, Any]) -> bool:
     """Whether the holder still runs: asked of the system on its own host, judged by the heartbeat elsewhere."""
-    if owner.get("released"):
+    if owner.get("released") or not owner:
         return False
-    if owner.get("host") == socket.gethostname():
-        started = process_start(int(owner["pid"]))
+    if owner["host"] == socket.gethostname():
+        started = process_start(owner["pid"])
         return started is not None and started == owner.get("process_start")
-    return time.time() - float(owner.get("heartbeat", 0)) < STALE
+    return time.time() - owner["heartbeat"] < STALE
+
+
+def read_owner(path: Path) -> dict[str, Any]:
+    """The claim in a file, or an empty one where it is absent, torn or not a claim: nobody holds such a cell."""
+    try:
+        owner = read_json(path)
+    except InputError:
+        return {}
+    kinds = {"token": int, "host": str, "pid": int, "heartbeat": int | float, "progress": dict}
+    return owner if all(isinstance(owner.get(key), kind) for key, kind in kinds.items()) else {}
 
 
 class Claim:
@@ -53,6 +63,7 @@ class Claim:
         self.owner = owner
         self._last = time.monotonic()
         self._lock = threading.Lock()
+        self._over = threading.Event()
 
     @property
     def token(self) -> int:
@@ -64,15 +75,11 @@ class Claim:
         path = folder / "owner.json"
         token = 1
         for _ in range(8):
-            owner: dict[str, Any] | None
-            try:
-                owner = read_json(path)
-            except InputError:
-                owner = {"token": 0} if path.exists() else None
-            if owner is not None:
-                if "pid" in owner and alive(owner):
+            if path.exists():
+                owner = read_owner(path)
+                if alive(owner):
                     return None
-                token = int(owner.get("token", 0)) + 1
+                token = owner.get("token", 0) + 1
                 if not _set_aside(path, owner):
                     continue  # somebody else was quicker; look again
             fresh = {
@@ -86,15 +93,8 @@ class Claim:
                 "heartbeat": time.time(),
                 "progress": {},
             }
-            try:
-                handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            except FileExistsError:
-                continue
-            except OSError as error:
-                raise storage_error(path, error) from error
-            with os.fdopen(handle, "w") as file:
-                json.dump(fresh, file)
-            return cls(path, fresh)
+            if _place(path, fresh):
+                return cls(path, fresh)
         return None
 
     def beat(self, progress: dict[str, Any] | None = None, force: bool = False) -> None:
@@ -109,17 +109,33 @@ class Claim:
             self.owner["heartbeat"] = time.time()
             write_json(self.path, self.owner)
 
+    def keep_alive(self) -> None:
+        """Beat from a thread as well, until release: reading data or fitting a probe can take longer than STALE."""
+
+        def run() -> None:
+            while not self._over.wait(HEARTBEAT):
+                with contextlib.suppress(Replaced, InputError):  # the working thread finds out by itself
+                    self.beat()
+
+        threading.Thread(target=run, daemon=True, name="heartbeat").start()
+
     def check(self) -> None:
         """Raise Replaced if the cell has been taken over."""
-        try:
-            nonce = read_json(self.path).get("nonce")
-        except InputError:
-            nonce = None
-        if nonce != self.owner["nonce"]:
-            raise Replaced(f"{self.path}: this cell has been taken over by another process")
+        for patience in (0.05, 0.5, 0.0):  # a rival may have put the file aside for an instant, to find it alive
+            try:
+                nonce = read_json(self.path).get("nonce")
+            except InputError:
+                nonce = None
+            if nonce == self.owner["nonce"]:
+                return
+            if nonce is not None:
+                break
+            time.sleep(patience)
+        raise Replaced(f"{self.path}: this cell has been taken over by another process")
 
     def release(self, state: str, note: str = "") -> None:
         """Give the cell back: `done`, `stopped` (work left, checkpoint written) or `failed` with a note."""
+        self._over.set()
         with self._lock:
             try:
                 self.check()
@@ -129,6 +145,24 @@ class Claim:
             write_json(self.path, self.owner)
 
 
+def _place(path: Path, owner: dict[str, Any]) -> bool:
+    """Put a whole claim where there is none, in one step; False when somebody else was quicker.
+
+    A link fails if the name exists, like O_EXCL, but never shows a rival an empty file, which looks like a torn claim.
+    """
+    temporary = path.with_name(f".owner.{owner['nonce']}.new")
+    write_json(temporary, owner)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
+        temporary.unlink()
+    return True
+
+
 def _set_aside(path: Path, judged: dict[str, Any]) -> bool:
     """Remove a dead claim; False when the file is no longer the one that was judged dead."""
     aside = path.with_name(f".owner.{uuid.uuid4().hex[:8]}.old")
@@ -136,11 +170,7 @@ def _set_aside(path: Path, judged: dict[str, Any]) -> bool:
         path.rename(aside)
     except FileNotFoundError:
         return False
-    try:
-        moved = read_json(aside)
-    except InputError:
-        moved = {"token": 0}
-    if moved.get("nonce") == judged.get("nonce"):
+    if read_owner(aside).get("nonce") == judged.get("nonce"):
         aside.unlink()
         return True
     try:  # a living claim was caught between reading and renaming: put it back

@@ -19,6 +19,25 @@ from benchmark.errors import InputError
 
 SCHEMA = 1
 STATUSES = ("done", "diverged")
+# What readers rely on: key path -> type.
+_PRETRAIN_KINDS: dict[tuple[str, ...], type] = {
+    ("id",): str,
+    ("metrics",): dict,
+    ("config",): dict,
+    ("config", "method"): str,
+    ("config", "version"): int,
+    ("config", "seed"): int,
+    ("config", "data"): dict,
+    ("config", "encoder"): dict,
+    ("timing",): dict,
+    ("provenance", "hardware", "device"): str,
+}
+_EVALUATION_KINDS: dict[tuple[str, ...], type] = {
+    ("id",): str,
+    ("stage",): str,
+    ("metrics",): dict,
+    ("protocol", "name"): str,
+}
 
 
 def finite(value: Any) -> Any:
@@ -74,6 +93,13 @@ def read_record(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: the key '{missing[0]}' is missing; delete this file to have its stage run again")
     if record["status"] not in STATUSES:
         raise InputError(f"{path}: unknown status {record['status']!r}; allowed: {', '.join(STATUSES)}")
+    for keys, kind in _PRETRAIN_KINDS.items() if record["stage"] == "pretrain" else _EVALUATION_KINDS.items():
+        value: Any = record
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        if not isinstance(value, kind) and not (value is None and keys == ("metrics",) and record["status"] == "diverged"):
+            where, found = ".".join(keys), type(value).__name__
+            raise InputError(f"{path}: {where} has the wrong type ({found}); delete this file to have its stage run again")
     return record
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import InputError
-from benchmark.store.owner import alive
+from benchmark.store.owner import alive, read_owner
 from benchmark.store.record import read_json, read_record, storage_error, write_json
 
 
@@ -35,7 +35,7 @@ class CellRecord:
 
     @property
     def running(self) -> bool:
-        return self.owner is not None and "pid" in self.owner and alive(self.owner)
+        return self.owner is not None and alive(self.owner)
 
     @property
     def problem(self) -> str | None:
@@ -76,7 +76,7 @@ class Store:
         wanted = list(protocols)
         if path.exists():
             with contextlib.suppress(InputError):  # an unreadable request is simply written anew
-                wanted += [p for p in read_json(path).get("evaluate", []) if p not in wanted]
+                wanted += [p for p in read_json(path).get("evaluate") or [] if p not in wanted]
         new = {"id": cell_id, "config": config, "evaluate": wanted}
         if not path.exists() or path.read_bytes().strip() == b"" or _differs(path, new):
             write_json(path, new)
@@ -103,10 +103,7 @@ class Store:
             record = self._read(found, path)
             if record is not None:
                 found.evaluations.setdefault(record["stage"], []).append(record)
-        try:
-            found.owner = read_json(folder / "owner.json") if (folder / "owner.json").exists() else None
-        except InputError:
-            found.owner = None  # being written, or cut off: the next claim replaces it
+        found.owner = read_owner(folder / "owner.json") or None
         found.has_checkpoint = (folder / "checkpoint.pt").exists()
         return found
 

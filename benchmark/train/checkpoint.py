@@ -27,15 +27,15 @@ def save(path: Path, state: dict[str, Any]) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The state as it was saved. Raises InputError for a file that is damaged or not a Retable checkpoint."""
+def load(path: Path) -> dict[str, Any]:
+    """The state as it was saved, on the CPU. Raises InputError for a file that is damaged or not a Retable checkpoint."""
     advice = "delete this file to have the cell trained from its start"
     try:
         with zipfile.ZipFile(path) as container:
             damaged = container.testzip()
         if damaged is not None:
             raise InputError(f"{path}: is damaged (entry {damaged}); {advice}")
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (zipfile.BadZipFile, RuntimeError, pickle.UnpicklingError, EOFError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: is damaged or not a checkpoint ({reason}); {advice}") from None

@@ -94,23 +94,16 @@ class Training:
         return self.folder / "checkpoint.pt"
 
     def restore(self) -> bool:
-        """Take up the checkpoint if there is one; lines logged after it are dropped, they will be written again."""
+        """Take up the checkpoint if there is one; what metrics.jsonl holds beyond it will be written again."""
         if not self.checkpoint_path.exists():
             self._write_lines()
             return False
-        state = checkpoint.load(self.checkpoint_path, self.device)
+        state = checkpoint.load(self.checkpoint_path)  # on the CPU: load_state_dict copies, generator states stay there
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         set_random_state(state["random"])
         self.step, self.seconds_before, self.prepared = state["step"], state["seconds"], True
-        if self.metrics_path.exists():
-            for text in self.metrics_path.read_text().splitlines():
-                try:
-                    line = json.loads(text)
-                except ValueError:
-                    break  # the last line of a killed process may be cut off
-                if line["step"] <= self.step:
-                    self.lines.append(line)
+        self.lines = state["lines"]
         self._write_lines()
         return True
 
@@ -179,6 +172,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "random": random_state(),
             "step": self.step,
+            "lines": self.lines,
             "total": self.total,
             "seconds": seconds,
             "token": self.token,

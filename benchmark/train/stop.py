@@ -30,6 +30,10 @@ class StopRequest:
             self.reason = "the deadline was reached"
         return self.reason is not None
 
+    def ask(self, reason: str) -> None:
+        """Ask from within this process; the first reason stands."""
+        self.reason = self.reason or reason
+
     def listen(self, *signals: signal.Signals) -> None:
         for signum in signals:
             signal.signal(signum, self._note)

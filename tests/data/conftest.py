@@ -36,9 +36,10 @@ def dataset(folder, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def real_images():
-    """Real CIFAR-10, where RETABLE_DATA names it."""
+def real_cifar10(tmp_path_factory):
+    """Real CIFAR-10 converted, where RETABLE_DATA names it."""
     path = os.environ.get("RETABLE_DATA")
     if not path:
         pytest.skip("RETABLE_DATA is not set: no real images here")
-    return Path(path.partition("=")[2] or path)
+    cache = tmp_path_factory.mktemp("cifar10")
+    return prepare(find("cifar10", Path(path.partition("=")[2] or path), cache), cache)

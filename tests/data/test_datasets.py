@@ -315,10 +315,14 @@ def test_planning_needs_neither_torch_nor_numba():
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "set()\n"
 
 
+def test_re_encoded_pixels_are_told(tmp_path, folder):
+    jpeg = write_folder(tmp_path / "jpeg", train=1, test=1, suffix=".jpg")
+    assert "re-encoded pixels" in find("cifar10", jpeg, tmp_path).notice
+    assert find("cifar10", folder, tmp_path).notice is None
+
+
 @pytest.mark.slow
-def test_real_cifar10(real_images, tmp_path):
-    source = find("cifar10", real_images, tmp_path)
-    made = prepare(source, tmp_path)
-    assert made.counts == {"train": 50_000, "test": 10_000} and len(made.classes) == 10
-    np.testing.assert_allclose(made.mean, (0.4914, 0.4822, 0.4465), atol=0.002)
-    np.testing.assert_allclose(made.std, (0.247, 0.2435, 0.2616), atol=0.004)
+def test_real_cifar10(real_cifar10):
+    assert real_cifar10.counts == {"train": 50_000, "test": 10_000} and len(real_cifar10.classes) == 10
+    np.testing.assert_allclose(real_cifar10.mean, (0.4914, 0.4822, 0.4465), atol=0.002)
+    np.testing.assert_allclose(real_cifar10.std, (0.247, 0.2435, 0.2616), atol=0.004)

@@ -11,6 +11,7 @@ from torchvision.transforms import RandomResizedCrop
 from benchmark.data import views as column
 from benchmark.data.keys import GOLDEN, bits, counters, mix, mix_array, permutation, stream, uniform
 from benchmark.data.views import blur_taps, parameters
+from benchmark.errors import InputError
 from methods.views import RECIPES, ViewConfig
 
 MANY = np.arange(20_000)
@@ -166,3 +167,8 @@ def _simclr_without_blur():
 @pytest.mark.parametrize(("size", "taps"), [(32, 3), (96, 9), (224, 23), (8, 3)])
 def test_blur_kernel_is_the_nearest_odd_size(size, taps):
     assert blur_taps(ViewConfig(), size) == taps
+
+
+def test_a_blur_wider_than_the_image_is_refused():
+    with pytest.raises(InputError, match="blur_kernel of 3 is too wide for images of 8 pixels"):
+        blur_taps(ViewConfig(blur_prob=1, blur_kernel=3), 8)

@@ -169,3 +169,39 @@ def test_a_diverged_run_is_a_result_not_a_crash(project):
     json.dumps(record, allow_nan=False)
     again = project.run("optimizer.learning_rate=1e12", "--only", "row=byol")
     assert "Nothing to run" in again.stdout
+
+
+@pytest.mark.slow
+def test_the_runner_alone_is_killed(project, undisturbed):
+    """Its worker notices, leaves a checkpoint and goes; nothing counts as failed, and the next run takes it up."""
+    process = project.start("epochs=60", "--jobs", "1", "--only", "row=byol")
+    for _ in range(600):
+        log = next(iter(project.store.glob("cells/byol-*/log.txt")), None)
+        if log is not None and "training starts" in log.read_text():
+            break
+        time.sleep(0.1)
+    time.sleep(1.0)
+    worker = children(process.pid)[0]
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    for _ in range(300):
+        if not os.path.exists(f"/proc/{worker}"):
+            break
+        time.sleep(0.1)
+    owner = read_json(project.cell("byol") / "owner.json")
+    assert owner.get("released") == "stopped", owner
+    assert (project.cell("byol") / "checkpoint.pt").exists()
+    again = project.run("epochs=60", "--only", "row=byol")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "goes on at step" in (project.cell("byol") / "log.txt").read_text()
+
+
+@pytest.mark.slow
+def test_retry_takes_a_diverged_cell_from_its_start(project):
+    done = project.run("optimizer.learning_rate=1e12", "--only", "row=byol")
+    assert done.returncode == 0
+    record = project.cell("byol") / "record.json"
+    before = record.stat().st_mtime_ns
+    assert project.run("optimizer.learning_rate=1e12", "--only", "row=byol", "--mode", "retry").returncode == 0
+    assert record.stat().st_mtime_ns > before
+    assert (project.cell("byol") / "log.txt").read_text().count("training starts") == 2

@@ -82,6 +82,7 @@ def test_every_state_has_its_action_and_reason(tmp_path):
         record = {
             "schema": 1,
             "stage": evaluation.protocol["name"],
+            "protocol": evaluation.protocol,
             "id": evaluation.id,
             "status": "done",
             "metrics": {},
@@ -138,7 +139,7 @@ def test_cost_comes_from_records_or_is_marked_a_guess(tmp_path):
 
 def test_words():
     assert [words(s) for s in (5, 89, 120, 5399, 5400, 7260, 400_000)] == [
-        "5 s", "89 s", "2 min", "90 min", "1 h 30", "2 h 01", "111 h",
+        "5 s", "89 s", "2 min", "90 min", "1 h 30", "2 h 01", "5 days",
     ]  # fmt: skip
 
 

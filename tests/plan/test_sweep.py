@@ -163,17 +163,28 @@ def test_includes_lie_beneath(tmp_path):
         ("projector.norm: batch", "schedule.warmup_epochs: 9", "warm-up of 9.0 epochs does not fit into"),
         ("projector.norm: batch", "epochs: -1", "must be above 0"),
         ("projector.norm: batch", "epochs: 1.5", "expected a whole number, found the number 1.5"),
-        ("projector.norm: batch", "data.held_out: 2", "must lie between 0 and 1"),
+        ("projector.norm: batch", "data.held_out: 1", "must be at least 0 and below 1"),
         ("projector.norm: batch", "projector: batch", "expected a section with keys among"),
+        ("projector.norm: batch", "epochs: 1e999", "expected a whole number"),
+        ("projector.norm: batch", "optimizer.learning_rate: 1e999", "expected a finite number"),
+        ("projector.norm: batch", "target_ema: 2", "must lie between 0 and 1"),
+        ("projector.norm: batch", "projector.out: 64", "base > predictor > out: is 256, but must equal projector.out, 64"),
+        ("projector.norm: batch", "views.recipe: [byol]", "unknown recipe"),
         ("projector.norm: batch", "epochs.x: 1", "'epochs' is a value of method byol, not a section"),
         ("projector.norm: batch", "views.recipe: byl", "unknown recipe 'byl'; .*did you mean 'byol'"),
         ("projector.norm: batch", "views.first.blur: 1", "unknown key; .*blur_prob"),
-        ("projector.norm: batch", "views.first.crop_scale: [1, 0.2]", "with low <= high"),
+        ("projector.norm: batch", "views.first.crop_scale: [1, 0.2]", "with 0 < low <= high"),
         ("projector.norm: batch", "projector.norm: batch, projector: {norm: none}", "given twice"),
         ("seeds: [0, 1]", "seeds: 3", "expected a list of whole numbers"),
         ("seeds: [0, 1]", "seeds: [0, 0]", "given twice"),
         ("{knn: {k: 20}}", "[knnn]", "unknown protocol 'knnn'; .*did you mean 'knn'"),
         ("{knn: {k: 20}}", "{knn: {n: 20}}", "evaluate > knn > n: unknown key; allowed here: k, temperature"),
+        ("  cpu: {}", "  cpu: {rows: 3}", "expected row names with keys and values"),
+        ("  cpu: {}", "  cpu: {rows: {one: 3}}", "expected row names with keys and values"),
+        ("  cpu: {}", "  cpu: {seeds: 3}", "profiles > cpu > seeds: expected a list of whole numbers"),
+        ("evaluate:", "zip: {epochs: [1]}\nevaluate:", "zip: expected a list of entries"),
+        ("evaluate:", "exclude: [epochs]\nevaluate:", "exclude: expected a list of entries"),
+        ("evaluate:", "zip: &a [*a]\nevaluate:", "an alias"),
         ("  cpu: {}", "  cp: {}", "unknown profile; .*did you mean 'cpu'"),
         ("  cpu: {}", "  cpu: {epochs: 3}", "settings of the experiment go under 'set'"),
         ("rows: {two: {epochs: 3}}", "rows: {too: {epochs: 3}}", "no row of this name; .*did you mean 'two'"),
@@ -224,3 +235,34 @@ def test_common_keys_never_clash_with_a_methods_own():
     common = {*ExperimentConfig.__dataclass_fields__, "encoder", "views", "method", "seed", "version"}
     for name, entry in CATALOGUE()["methods"].items():
         assert not common & set(entry["config"]["fields"]), name
+
+
+def test_an_empty_section_wipes_nothing(tmp_path):
+    text = GOOD.replace("base: {method: byol,", "base: {method: byol, projector.hidden: 32,")
+    text = text.replace("projector.norm: batch", "projector: {}")
+    assert sweep(tmp_path, text).expand("smoke")[0].cells[0].config["projector"]["hidden"] == 32
+
+
+def test_an_included_mistake_is_found_in_its_own_file(tmp_path):
+    (tmp_path / "inc.yaml").write_text("seeds: [0]\nbase: {epoch: 7}\n")
+    with pytest.raises(InputError, match=r"inc\.yaml:2: base > epoch: unknown key"):
+        sweep(
+            tmp_path,
+            "include: [inc.yaml]\n"
+            + GOOD.replace("base: {method: byol, epochs: 4}\n", "")
+            .replace("{projector.norm: batch}", "{method: byol}")
+            .replace("two: {", "two: {method: byol, "),
+        )
+
+
+def test_a_row_may_be_measured_otherwise(tmp_path):
+    text = GOOD.replace("two: {epochs: 3}", "two: {epochs: 3, evaluate: [collapse]}")
+    one, two, _ = sweep(tmp_path, text).expand("smoke")
+    assert [p["name"] for p in one.cells[0].protocols] == ["knn"]
+    assert [p["name"] for p in two.cells[0].protocols] == ["collapse"]
+
+
+@pytest.mark.parametrize("profiles", ["profiles:\n", "profiles: {}\n"])
+def test_a_sweep_without_profiles(tmp_path, profiles):
+    with pytest.raises(InputError, match="no profile is given"):
+        sweep(tmp_path, GOOD[: GOOD.index("profiles:")] + profiles)

@@ -18,7 +18,8 @@ PROTOCOLS = (KNN, LINEAR, COLLAPSE)
 
 def config(method: str, seed: int, content: str = "aaaaaaaaaaaa", name: str = "cifar10", **settings: Any) -> dict[str, Any]:
     """A config with the few keys a report looks at."""
-    made = {"method": method, "version": 1, "seed": seed, "data": {"name": name, "content": content}, "epochs": 4}
+    data = {"name": name, "content": content}
+    made = {"method": method, "version": 1, "seed": seed, "data": data, "encoder": {"norm": "batch"}, "epochs": 4}
     return canonical(made | settings)
 
 

@@ -102,7 +102,7 @@ def test_a_record_of_another_shape_is_named_too(store: Path, tmp_path: Path, cap
     del record["config"]["data"]
     broken.write_text(json.dumps(record))
     code, _, errors = run(capsys, "--store", store, "--records", tmp_path / "none", "--out", tmp_path / "b", "--no-figures")
-    assert code == 2 and f"{broken}: not a record of a cell (KeyError: 'data')" in errors
+    assert code == 2 and f"{broken}: config.data has the wrong type" in errors
 
 
 @pytest.mark.parametrize(

@@ -66,3 +66,10 @@ def test_the_collapse_edges_can_be_set_and_must_make_sense(tmp_path: Path) -> No
 def test_an_unknown_table_names_those_there_are() -> None:
     with pytest.raises(InputError, match=r"no table 'tyo' in .*it has toy; did you mean 'toy'"):
         read_tables(GOLDEN / "tables", REFERENCES, ["tyo"])
+
+
+def test_the_papers_own_measure_comes_first_at_its_own_protocol_only():
+    root = Path(__file__).resolve().parents[2] / "reports"
+    blog = next(s for s in read_tables(root / "tables", read_references(root / "reference")) if s.id == "byol_bn_blog")
+    assert blog.at("imagenet").primary.id == "blog_logistic.top1"
+    assert blog.at("smoke").primary.id == "linear.top1"

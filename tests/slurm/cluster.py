@@ -128,11 +128,11 @@ class Cluster:
         ctld, slurmd, dbd, mysql = _free_ports(4)
         for name in ("munge", "sock", "state", "spool", "log", "run", "gpu"):
             (self.root / name).mkdir(mode=0o755 if name == "sock" else 0o700)
-        names = dict(root=self.root, host=host, user=user, ctld=ctld, slurmd=slurmd, dbd=dbd, mysql=mysql, cpus=_CPUS)
-        self.conf.write_text(_SLURM_CONF.format(**names))
+        names = {"root": self.root, "host": host, "user": user, "dbd": dbd}
+        self.conf.write_text(_SLURM_CONF.format(**names, ctld=ctld, slurmd=slurmd, cpus=_CPUS))
         database = self.root / "slurmdbd.conf"
         database.touch(mode=0o600)
-        database.write_text(_SLURMDBD_CONF.format(**names))
+        database.write_text(_SLURMDBD_CONF.format(**names, mysql=mysql))
         for number in range(2):  # a device file that opens is all SLURM asks of a GPU
             (self.root / "gpu" / f"gpu{number}").symlink_to("/dev/null")
         (self.root / "gres.conf").write_text(f"Name=gpu File={self.root}/gpu/gpu[0-1]\n")
@@ -200,8 +200,7 @@ class Cluster:
         return self.run("squeue", "--noheader", "--array", f"--format={format}").splitlines()
 
     def clear(self) -> None:
-        """Cancel what is left and wait for the node: the next test finds the cluster empty."""
-        self.run("scancel", "--signal=KILL", "--full", *(line.split()[0] for line in self.queue()))
+        """Cancel what is left and wait until it is gone: the next test finds the cluster empty."""
         self.run("scancel", f"--user={pwd.getpwuid(os.geteuid()).pw_name}")
         limit = time.monotonic() + _PATIENCE
         while self.queue() and time.monotonic() < limit:

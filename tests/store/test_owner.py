@@ -62,18 +62,23 @@ def test_a_reused_process_number_is_not_the_holder(tmp_path):
     assert Claim.take(tmp_path) is not None
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1', '{"pid": "abc", "host": "x"}', '{"token": "x"}'])
 def test_a_torn_claim_is_replaced(tmp_path, content):
     (tmp_path / "owner.json").write_text(content)
     assert Claim.take(tmp_path) is not None
 
 
+ROUNDS = 60
+
+
 def _race(folder, barrier, winners):
-    barrier.wait()
-    claim = Claim.take(folder)
-    if claim is not None:
-        winners.put(claim.owner["nonce"])
-        time.sleep(0.5)  # stay alive while the others look
+    for round_ in range(ROUNDS):
+        cell = folder / str(round_)
+        barrier.wait()
+        claim = Claim.take(cell)
+        if claim is not None:
+            winners.put((round_, claim.owner["nonce"]))
+        barrier.wait()  # the winner lives while the others look
 
 
 def test_of_many_at_once_one_wins(tmp_path):
@@ -81,12 +86,17 @@ def test_of_many_at_once_one_wins(tmp_path):
     for stale in (False, True):
         folder = tmp_path / str(stale)
         folder.mkdir()
-        if stale:
-            (folder / "owner.json").write_text(json.dumps({"token": 3, "host": "gone", "pid": 1, "heartbeat": 0}))
-        barrier, winners = context.Barrier(8), context.Queue()
-        racers = [context.Process(target=_race, args=(folder, barrier, winners)) for _ in range(8)]
+        dead = {"token": 3, "host": "gone", "pid": 1, "heartbeat": 0, "progress": {}, "nonce": "dead"}
+        for round_ in range(ROUNDS):
+            (folder / str(round_)).mkdir()
+            if stale:
+                (folder / str(round_) / "owner.json").write_text(json.dumps(dead))
+        barrier, winners = context.Barrier(6), context.Queue()
+        racers = [context.Process(target=_race, args=(folder, barrier, winners)) for _ in range(6)]
         for racer in racers:
             racer.start()
+        won = [winners.get(timeout=30) for _ in range(ROUNDS)]
         for racer in racers:
             racer.join()
-        assert winners.qsize() == 1
+        assert len(set(won)) == ROUNDS
+        assert winners.empty()

@@ -13,7 +13,16 @@ from benchmark.errors import InputError
 from benchmark.store.record import finite, read_record, storage_error, write_json
 from benchmark.store.store import Store
 
-RECORD = {"schema": 1, "stage": "pretrain", "id": "byol-0123456789ab", "status": "done", "metrics": {"loss": 0.5}}
+RECORD = {
+    "schema": 1,
+    "stage": "pretrain",
+    "id": "byol-0123456789ab",
+    "status": "done",
+    "config": {"method": "byol", "version": 1, "seed": 0, "data": {}, "encoder": {}},
+    "metrics": {"loss": 0.5},
+    "timing": {},
+    "provenance": {"hardware": {"device": "cpu"}},
+}
 
 
 def test_nan_and_infinity_become_null():
@@ -35,6 +44,9 @@ def test_a_record_survives_the_round_trip(tmp_path):
         (json.dumps(RECORD | {"schema": 9}), "record schema 9, this version of Retable reads 1"),
         (json.dumps({k: v for k, v in RECORD.items() if k != "metrics"}), "the key 'metrics' is missing"),
         (json.dumps(RECORD | {"status": "dome"}), "unknown status 'dome'"),
+        (json.dumps(RECORD | {"metrics": [1]}), r"metrics has the wrong type \(list\)"),
+        (json.dumps(RECORD | {"config": "x"}), r"config has the wrong type \(str\)"),
+        (json.dumps({k: v for k, v in RECORD.items() if k != "provenance"}), "provenance.hardware.device has the wrong type"),
     ],
 )
 def test_a_bad_record_is_named_and_the_others_are_read(tmp_path, content, words):
