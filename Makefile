@@ -15,7 +15,7 @@ setup: .stamps/setup ## system libraries, virtual environment, pinned dependenci
 	@.ci/setup
 	@mkdir -p .stamps && touch $@
 
-smoke: setup ## the whole path in minutes: train 14 small experiments, print the papers' table
+smoke: setup ## the whole path in minutes: train 16 small experiments, print the papers' table
 	@$(PY) -m benchmark.run sweeps/byol_norm_ablation.yaml --profile smoke --store $(STORE)
 	@$(PY) -m reports --store $(STORE) --profile smoke --print
 

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -185,7 +186,7 @@ def test_the_runner_alone_is_killed(project, undisturbed):
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     for _ in range(300):
-        if not os.path.exists(f"/proc/{worker}"):
+        if not Path(f"/proc/{worker}").exists():
             break
         time.sleep(0.1)
     owner = read_json(project.cell("byol") / "owner.json")
