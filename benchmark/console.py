@@ -136,7 +136,7 @@ def state_of(action: Action, owner: dict[str, Any]) -> str:
         return "failed"
     if action.why.startswith("diverged"):
         return "diverged"
-    return {"nothing": "done", "evaluate": "partly", "resume": "interrupted", "train": "planned"}[action.do]
+    return {"nothing": "done", "evaluate": "partly", "resume": "interrupted", "train": "planned", "again": "planned"}[action.do]
 
 
 def submitted(ids: list[str], command: list[str]) -> None:

@@ -131,9 +131,7 @@ def _main(args: argparse.Namespace) -> int:
 
 
 def _launch(args: argparse.Namespace, actions: list[Action], site: Site, machine: Resources) -> int:
-    # A diverged cell is tried again from its start: its checkpoint leads to where it diverged.
-    again = args.mode == "force", "diverged before; tried again"
-    works = [Work(action.cell.id, _label(action), again[0] or action.why == again[1]) for action in actions]
+    works = [Work(action.cell.id, _label(action), force=action.do == "again") for action in actions]
     if args.launcher == "slurm":
         if args.cluster is None:
             raise InputError("--launcher slurm needs --cluster with a file of slurm/clusters/")

@@ -12,7 +12,8 @@ from benchmark.plan.sweep import Row
 from benchmark.store.store import CellRecord, Store
 
 Mode = Literal["cached", "retry", "force"]
-Do = Literal["train", "resume", "evaluate", "nothing", "leave", "submitted"]
+# train: from the start; again: from the start, forgetting what is there; leave, submitted: somebody else has it in hand
+Do = Literal["train", "again", "resume", "evaluate", "nothing", "leave", "submitted"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Action:
 
     @property
     def works(self) -> bool:
-        return self.do in ("train", "resume", "evaluate")
+        return self.do in ("train", "again", "resume", "evaluate")
 
 
 def unique_cells(rows: Iterable[Row]) -> list[tuple[Cell, tuple[str, ...]]]:
@@ -62,9 +63,9 @@ def make_plan(rows: list[Row], store: Store, mode: Mode, device: str, queued: Ma
     for cell, names in unique_cells(rows):
         found = known.get(cell.id) or CellRecord(cell.id, store.folder(cell.id))
         do, why, evaluations = _decide(cell, found, mode, versions)
-        if queued and cell.id in queued and (do in ("train", "resume", "evaluate") or why.startswith("failed")):
+        if queued and cell.id in queued and (do in ("train", "again", "resume", "evaluate") or why.startswith("failed")):
             do, why = "submitted", queued[cell.id]
-        seconds, measured = prices.seconds(cell.config) if do in ("train", "resume") else (0.0, True)
+        seconds, measured = prices.seconds(cell.config) if do in ("train", "again", "resume") else (0.0, True)
         if do == "evaluate":
             seconds = 5.0
         actions.append(Action(cell, names, do, why, evaluations, seconds, measured))
@@ -77,11 +78,11 @@ def _decide(cell: Cell, found: CellRecord, mode: Mode, versions: dict[str, int])
         assert found.owner is not None
         return "leave", f"running on {found.owner['host']} (process {found.owner['pid']})", missing
     if mode == "force":
-        return "train", "forced: trained and evaluated again", cell.evaluations
+        return "again", "forced: trained and evaluated again", cell.evaluations
     if found.record is not None:
         if found.record["status"] == "diverged":
             if mode == "retry":
-                return "train", "diverged before; tried again", cell.evaluations
+                return "again", "diverged before; tried again", cell.evaluations
             return "nothing", "diverged: the loss was not finite (--mode retry tries again)", ()
         if missing and found.has_checkpoint:
             names = ", ".join(str(evaluation.protocol["name"]) for evaluation in missing)

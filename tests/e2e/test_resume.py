@@ -26,6 +26,16 @@ def kill_tree(process: subprocess.Popen) -> None:
     process.communicate()
 
 
+def wait_for_training(project) -> None:
+    """Until the byol cell says in its log that training has begun; a minute at most."""
+    for _ in range(600):
+        log = next(iter(project.store.glob("cells/byol-*/log.txt")), None)
+        if log is not None and "training starts" in log.read_text():
+            return
+        time.sleep(0.1)
+    raise AssertionError("the training has not begun within a minute")
+
+
 def assert_same_as(project, undisturbed):
     assert project.numbers() == undisturbed.numbers()
     for method in ("byol", "contrastive", "random"):
@@ -62,12 +72,7 @@ def test_sigkill_at_random_moments(project, undisturbed, launcher):
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_stop_it_checkpoints_and_says_so(project, undisturbed, signum):
     process = project.start("epochs=40", "--only", "row=byol")
-    log = None
-    for _ in range(600):
-        log = next(iter(project.store.glob("cells/byol-*/log.txt")), None)
-        if log is not None and "training starts" in log.read_text():
-            break
-        time.sleep(0.1)
+    wait_for_training(project)
     time.sleep(0.5)
     process.send_signal(signum)
     output, _ = process.communicate(timeout=60)
@@ -91,11 +96,7 @@ def test_the_deadline_stops_it_with_exit_code_4(project):
 @pytest.mark.slow
 def test_a_worker_that_dies_costs_its_cell_only(project):
     process = project.start("epochs=60", "--jobs", "1", "--only", "row=byol", "--only", "row=random")
-    for _ in range(600):
-        log = next(iter(project.store.glob("cells/byol-*/log.txt")), None)
-        if log is not None and "training starts" in log.read_text():
-            break
-        time.sleep(0.1)
+    wait_for_training(project)
     os.kill(children(process.pid)[0], signal.SIGKILL)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1, output
@@ -176,11 +177,7 @@ def test_a_diverged_run_is_a_result_not_a_crash(project):
 def test_the_runner_alone_is_killed(project, undisturbed):
     """Its worker notices, leaves a checkpoint and goes; nothing counts as failed, and the next run takes it up."""
     process = project.start("epochs=60", "--jobs", "1", "--only", "row=byol")
-    for _ in range(600):
-        log = next(iter(project.store.glob("cells/byol-*/log.txt")), None)
-        if log is not None and "training starts" in log.read_text():
-            break
-        time.sleep(0.1)
+    wait_for_training(project)
     time.sleep(1.0)
     worker = children(process.pid)[0]
     os.kill(process.pid, signal.SIGKILL)

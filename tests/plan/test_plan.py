@@ -89,7 +89,7 @@ def test_every_state_has_its_action_and_reason(tmp_path):
         }
         write_json(folder / "evaluations" / f"{evaluation.id}.json", record)
     assert (action(rows, store).do, action(rows, store).why) == ("nothing", "done")
-    assert action(rows, store, "force").do == "train"
+    assert action(rows, store, "force").do == "again"
 
     (folder / "record.json").write_text("{")
     assert "cannot be read" in action(rows, store).why
@@ -97,7 +97,7 @@ def test_every_state_has_its_action_and_reason(tmp_path):
     write_json(folder / "record.json", pretrain_record(cell, status="diverged", metrics=None))
     assert action(rows, store).do == "nothing"
     assert "diverged" in action(rows, store).why
-    assert action(rows, store, "retry").do == "train"
+    assert action(rows, store, "retry").do == "again"
 
 
 def test_failed_cells_wait_for_retry(tmp_path):
