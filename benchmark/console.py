@@ -48,14 +48,16 @@ def header(
 ) -> None:
     """The question, and every choice that was made for the user, with its reason."""
     _out.print(f"[bold]{escape(sweep.question)}[/bold]  ({escape(sweep.path.name)})")
-    _out.print(f"profile  {profile}{': ' if about else ''}{escape(about)} [dim]({escape(why)})[/dim]")
+    lines = Table.grid(padding=(0, 2, 0, 0))  # a grid, so that a long line is continued below its own beginning
+    lines.add_row("profile", f"{profile}{': ' if about else ''}{escape(about)} [dim]({escape(why)})[/dim]")
     for dataset in datasets:
         counts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts.items())
-        _out.print(f"data     {dataset.name}, {counts} [dim]({escape(dataset.kind)}, content {dataset.content})[/dim]")
-    _out.print(f"machine  {machine.words}")
-    _out.print(f"store    {escape(str(store))}")
+        lines.add_row("data", f"{dataset.name}, {counts} [dim]({escape(dataset.kind)}, content {dataset.content})[/dim]")
+    lines.add_row("machine", machine.words)
+    lines.add_row("store", escape(str(store)))
     for notice in notices:
-        _out.print(f"[bold yellow]notice[/bold yellow]   {escape(notice)}")
+        lines.add_row("[bold yellow]notice[/bold yellow]", escape(notice))
+    _out.print(lines)
     _out.print()
 
 
@@ -208,10 +210,14 @@ class Board:
         self._progress.update(self._total, completed=self._done_seconds, note=note)
         style = _STYLE.get(end.status, "")
         tail = f"  {escape(end.note)}" if end.note else ""
-        _out.print(
-            f"{self._ended:>3}/{self._all} [{style}]{end.status:8}[/{style}] {escape(end.work.label)} "
-            f"[dim]{words(elapsed)} so far, about {words(left)} left[/dim]{tail}"
-        )
+        line = Table.grid(padding=(0, 1, 0, 0), expand=True)
+        line.add_column(justify="right", no_wrap=True)
+        line.add_column(no_wrap=True)
+        line.add_column(ratio=1, overflow="fold")
+        line.add_column(justify="right", no_wrap=True, style="dim")
+        count, status = f"{self._ended:>3}/{self._all}", f"[{style}]{end.status}[/{style}]"
+        line.add_row(count, status, f"{escape(end.work.label)}{tail}", f"{words(elapsed)}, about {words(left)} left")
+        _out.print(line)
 
 
 def summary(ends: list[Ended], store: Path) -> None:
