@@ -26,7 +26,7 @@ slurm-test: setup ## the SLURM launcher against a real throw-away cluster (needs
 	@$(PY) -m pytest -m slurm tests/slurm
 
 report: setup ## reports/build: the papers' tables as Markdown, LaTeX, CSV and one HTML page
-	@$(PY) -m reports --store $(STORE)
+	@$(PY) -m reports $(if $(wildcard $(STORE)),--store $(STORE))
 
 check: setup ## format, lint, types
 	@$(PY) -m ruff format --check .
