@@ -111,7 +111,7 @@ def execute(
         log.info("error: %s", error)
         _release(claim, "stopped", str(error))
         return Result("failed", str(error))
-    except Exception as error:
+    except Exception as error:  # whatever went wrong in this cell, it must cost this cell alone; the log has all of it
         log.info("failed:\n%s", traceback.format_exc())
         note = f"{_failure_class(error)}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         _release(claim, "failed", note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,7 +27,7 @@ class Step:
         return self.step / self.total_steps
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """An encoder, what is put on it for training, and a loss.
 
     The encoder is built first: with one random seed, every method starts from the same encoder, the row of random
@@ -62,13 +63,13 @@ class Method(nn.Module):
         """B x 3 x H x W -> the last thing the trained network computes; runs every trained layer once."""
         return self.project(images)
 
+    @abstractmethod
     def loss(self, views: list[Tensor], index: Tensor, labels: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar to minimize and detached scalars to log.
 
         views: NUM_VIEWS tensors B x 3 x H x W. index: B, positions in the training set. labels: B, for methods that
         are allowed to look.
         """
-        raise NotImplementedError
 
     def after_step(self, step: Step) -> None:
         """What follows the optimizer's step: moving averages, queues. `step` is the one its loss was given."""

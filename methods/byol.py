@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from methods.base import Method, Step
 from methods.encoders import EncoderConfig
-from methods.heads import HeadConfig, mlp, out_dim
+from methods.heads import HeadConfig, mlp, out_dim, predictor_mlp
 from methods.losses import cosine_regression
 from methods.momentum import copy_into, cosine_to_one, ema_update, frozen_copy
 from methods.telemetry import pair_cosine, std_ratio
@@ -85,9 +85,7 @@ class BYOL(Method):
         super().__init__(config, encoder, num_classes=num_classes)
         width = out_dim(self.dim, config.projector)
         self.projector = mlp(self.dim, config.projector)
-        self.predictor = mlp(width, config.predictor) if config.predict else nn.Identity()
-        if config.predict and out_dim(width, config.predictor) != width:
-            raise ValueError(f"predictor.out is {config.predictor.out}, but the projector's output has {width}")
+        self.predictor = predictor_mlp(width, config.predictor) if config.predict else nn.Identity()
         self.target = None if config.target == "online" else frozen_copy(self.encoder, self.projector)
 
     def prepare(self, views: list[Tensor]) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from methods.base import Method, Step
 from methods.encoders import EncoderConfig
-from methods.heads import HeadConfig, mlp, out_dim
+from methods.heads import HeadConfig, mlp, out_dim, predictor_mlp
 from methods.losses import info_nce
 from methods.memory import KeyQueue
 from methods.momentum import copy_into, cosine_to_one, ema_update, frozen_copy
@@ -71,9 +71,7 @@ class Contrastive(Method):
         super().__init__(config, encoder, num_classes=num_classes)
         width = out_dim(self.dim, config.projector)
         self.projector = mlp(self.dim, config.projector)
-        self.predictor = mlp(width, config.predictor) if config.predict else nn.Identity()
-        if config.predict and out_dim(width, config.predictor) != width:
-            raise ValueError(f"predictor.out is {config.predictor.out}, but the projector's output has {width}")
+        self.predictor = predictor_mlp(width, config.predictor) if config.predict else nn.Identity()
         self.target = frozen_copy(self.encoder, self.projector)
         self.queue = KeyQueue(config.queue, width)
         self._fresh: list[Tensor] = []  # keys of this step, not yet queued

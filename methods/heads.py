@@ -56,3 +56,10 @@ def mlp(in_dim: int, config: HeadConfig) -> nn.Sequential:
 def out_dim(in_dim: int, config: HeadConfig) -> int:
     """The width of what `mlp(in_dim, config)` returns."""
     return config.out if config.layers > 0 else in_dim
+
+
+def predictor_mlp(width: int, config: HeadConfig) -> nn.Sequential:
+    """The head q that predicts one projection from another: it must end in the projector's width. ValueError otherwise."""
+    if out_dim(width, config) != width:
+        raise ValueError(f"predictor.out is {config.out}, but the projector's output has {width}")
+    return mlp(width, config)
