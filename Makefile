@@ -4,7 +4,7 @@ PY := .venv/bin/python
 STORE ?= $(or $(RETABLE_STORE),runs)
 .DEFAULT_GOAL := help
 
-.PHONY: help setup smoke test slurm-test report check format schema clean
+.PHONY: help setup smoke test slurm-test report bench check format schema clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,13 @@ slurm-test: setup ## the SLURM launcher against a real throw-away cluster (needs
 
 report: setup ## reports/build: the papers' tables as Markdown, LaTeX, CSV and one HTML page
 	@$(PY) -m reports $(if $(wildcard $(STORE)),--store $(STORE))
+
+bench: .stamps/bench ## the loaders beside torchvision's, lightly's and kornia's, in a quarter of an hour (ARGS="--json FILE --images FOLDER")
+	@$(PY) -m benchmark.bench $(ARGS)
+
+.stamps/bench: .stamps/setup
+	@$(PY) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt --editable '.[bench]'
+	@touch $@
 
 check: setup ## format, lint, types
 	@$(PY) -m ruff format --check .

@@ -169,6 +169,9 @@ class _Run:
         )
         return method.to(self.machine.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def _views(self) -> tuple[ViewConfig, ...]:
+        return tuple(from_values(ViewConfig, view) for view in self.config["views"])
+
     def report(self, progress: Progress) -> None:
         self._report("train", progress)
         self.claim.beat({"stage": "train", **progress.__dict__})
@@ -198,7 +201,7 @@ class _Run:
         with open_loader(
             self.dataset,
             indices=self.split.train,
-            views=tuple(from_values(ViewConfig, view) for view in self.config["views"]),
+            views=self._views(),
             batch_size=self.config["batch_size"],
             seed=self.config["seed"],
             workers=self.machine.workers,
@@ -206,6 +209,7 @@ class _Run:
             mean=self.dataset.mean,
             std=self.dataset.std,
             backend=self.machine.backend,
+            device=self.machine.device,
         ) as loader:
             training = Training(
                 self.config, method, loader, self.folder, self.machine.torch_device, self.claim.token,
@@ -242,7 +246,8 @@ class _Run:
         except OSError as error:
             raise storage_error(self.folder, error) from error
         size, device = self.config["data"]["image_size"], self.machine.torch_device
-        features = extract(method, self.dataset, self.split, size, device)
+        channels = self._views()[0].channels if self.config.get("views") else "rgb"
+        features = extract(method, self.dataset, self.split, size, device, channels)
         for evaluation in evaluations:
             if self.stop.wanted:
                 raise Stopped(self.stop.reason)

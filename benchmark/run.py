@@ -45,7 +45,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cluster", type=Path, help="a file of slurm/clusters/ (with --launcher slurm)")
     parser.add_argument("--jobs", type=_at_least_one, help="cells at once (local); default: one per GPU or per CPU core")
     parser.add_argument("--threads", type=_at_least_one, help="CPU threads of a cell; default 1 on a CPU")
-    parser.add_argument("--loader", choices=("auto", "ffcv", "torch"), default="auto")
+    parser.add_argument("--loader", choices=("auto", "ffcv", "torch", "resident"), default="auto")
     parser.add_argument("--cell", action="append", default=[], metavar="ID", help="only this cell (may be repeated)")
     parser.add_argument("--first", action="store_true", help="only the first cell that has work left")
     parser.add_argument("--only", action="append", default=[], metavar="KEY=VALUE",

@@ -28,7 +28,8 @@ def CATALOGUE() -> dict[str, Any]:
 def describe(config: type, default: Any = None) -> dict[str, Any]:
     """The spec of a config dataclass: {"fields": {name: {"type", "default", "choices"?, "fields"?, ...}}}.
 
-    Types are int, float, bool, str, pair (two floats) and section (a nested dataclass, with its own fields). Defaults
+    Types are int, float, bool, str, pair (two floats), names (any number of `choices`) and section (a nested dataclass, with
+    its own fields). Defaults
     are those of `default`, an instance, else of the class. A field's metadata goes along: "governs" maps a value to the
     keys that are unused under it, "needs" maps a value to the {key: value} it cannot do without; planning refuses rows
     that contradict them. Raises TypeError for a field that a sweep could not set.
@@ -76,6 +77,8 @@ def _describe_field(name: str, hint: Any, value: Any) -> dict[str, Any]:
         return {"type": hint.__name__, "default": value}
     if get_origin(hint) is tuple and get_args(hint) == (float, float):
         return {"type": "pair", "default": list(value)}
+    if get_origin(hint) is tuple and get_args(hint)[1:] == (...,) and get_origin(get_args(hint)[0]) is Literal:
+        return {"type": "names", "default": list(value), "choices": list(get_args(get_args(hint)[0]))}
     shown = hint if isinstance(hint, types.GenericAlias) else getattr(hint, "__name__", hint)
     raise TypeError(f"{name} has type {shown}, which a sweep cannot set")
 

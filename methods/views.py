@@ -1,23 +1,55 @@
 """View recipes: what each view of an image goes through, as the papers state it.
 
-Plain numbers only (no torch): planning reads them, the kernels of `benchmark.data` apply them. The order of operations
-is fixed and is that of the papers' released code:
+Plain numbers only (no torch): planning reads them, the kernels of `benchmark.data` apply them. A view is a list of
+operations in an order of its own; unless a recipe says otherwise it is that of the papers' released code:
 
-    crop -> flip -> colour jitter -> grayscale -> blur -> solarize -> normalize
+    crop -> flip -> rotate -> colour jitter -> grayscale -> blur -> solarize -> Sobel -> RandAugment -> cutout -> noise
+    -> colour space and normalization -> patches
+
+An operation with probability 0 is not there.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+Operation = Literal[
+    "crop", "flip", "rotate", "jitter", "grayscale", "blur", "solarize", "sobel", "randaugment", "cutout", "noise"
+]
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+
+
+def _later(default: Any) -> Any:
+    """A setting that came after records were published: at its default it is left out of a cell's config, so that a cell
+    that does not use it keeps the id it had."""
+    return field(default=default, metadata={"later": True})
 
 
 @dataclass(frozen=True)
 class ViewConfig:
     """One view's augmentation law; every random choice is drawn per sample.
 
+    size: side of the view in pixels; 0 is the experiment's image_size.
+    order: the operations, in their order.
     crop_scale, crop_ratio: area fraction and aspect ratio of torchvision's RandomResizedCrop; (1, 1) with ratio (1, 1)
-    keeps the whole image. Jitter strengths are torchvision's ColorJitter (joint probability, random order). blur_kernel
-    is a fraction of the image side, rounded to the nearest odd size of at least 3 pixels; blur_sigma in pixels.
+        keeps the whole of a square image. interpolation is always antialiased; bicubic clamps to the range of pixels.
+    shared_crop: first a crop of shared_crop_scale, resized to `size`, that is the same for all views of an image; the
+        operations start from it. SimCLR's asymmetric setting (figure 5): one view has the operations, the other none.
+    jitter: torchvision's ColorJitter (random order) with one joint probability.
+    blur_kernel: a fraction of the view's side, rounded down to an odd size of at least 3 pixels; 0 never cuts the Gaussian
+        off, as Pillow's blur. blur_sigma: pixels, uniform.
+    rotate_degrees: uniform between -x and x, empty corners black; 0 means one of 0, 90, 180, 270 degrees.
+    sobel: the magnitude of the gradient of the grey image, in all three channels.
+    cutout_side: of a black square (the mean colour, after normalization), as a fraction of the view's side.
+    noise_std: of Gaussian pixel noise, uniform; values stay in [0, 1].
+    randaugment_n: how many operations, each applied with probability 0.5 at magnitude randaugment_magnitude (of 10) plus
+        Gaussian noise of randaugment_std; the set `geometric` leaves colours alone.
+    channels: `rgb`; `lab`, normalized as CMC's; `sobel`, the two gradients of the normalized grey image, as DeepCluster's.
+    patch_grid: cut the view into patch_grid x patch_grid squares of patch_size pixels whose corners are patch_stride
+        apart; each is moved right and down by 0..patch_slack pixels (Jigsaw). patch_inner > 0 keeps a random square of
+        that side and sets the frame around it to zero (CPC). patch_order: operations that follow, drawn per patch.
     """
 
     crop_scale: tuple[float, float] = (0.08, 1.0)
@@ -34,15 +66,88 @@ class ViewConfig:
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize_prob: float = 0.0
     solarize_threshold: float = 0.5
+    size: int = _later(0)
+    order: tuple[Operation, ...] = _later(OPERATIONS)
+    interpolation: Literal["bilinear", "bicubic"] = _later("bilinear")
+    shared_crop: bool = _later(False)
+    shared_crop_scale: tuple[float, float] = _later((0.08, 1.0))
+    rotate_prob: float = _later(0.0)
+    rotate_degrees: float = _later(0.0)
+    sobel_prob: float = _later(0.0)
+    cutout_prob: float = _later(0.0)
+    cutout_side: float = _later(0.5)
+    noise_prob: float = _later(0.0)
+    noise_std: tuple[float, float] = _later((0.05, 0.2))
+    randaugment_n: int = _later(0)
+    randaugment_magnitude: float = _later(10.0)
+    randaugment_std: float = _later(0.5)
+    randaugment_set: Literal["all", "geometric"] = _later("all")
+    channels: Literal["rgb", "lab", "sobel"] = _later("rgb")
+    patch_grid: int = _later(0)
+    patch_size: int = _later(64)
+    patch_stride: int = _later(32)
+    patch_slack: int = _later(0)
+    patch_inner: int = _later(0)
+    patch_order: tuple[Operation, ...] = _later(())
+
+    def __post_init__(self) -> None:
+        for name in ("order", "patch_order"):
+            said = getattr(self, name)
+            if len(set(said)) != len(said):
+                raise ValueError(f"{name} names an operation twice: {', '.join(said)}")
+        if "crop" in self.patch_order:
+            raise ValueError("patch_order cannot hold 'crop'; patch_inner crops a patch")
+        if self.patch_grid and self.channels == "sobel":
+            raise ValueError("patches are rgb or lab, not sobel")
+        if self.randaugment_n > RANDAUGMENT_MOST:
+            raise ValueError(f"randaugment_n is {self.randaugment_n}, at most {RANDAUGMENT_MOST} operations can be chosen")
+
+    @property
+    def channel_count(self) -> int:
+        return 2 if self.channels == "sobel" else 3
 
 
-# BYOL (2006.07733), appendix B, tables of T and T'.
-_BYOL = ViewConfig(jitter_prob=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, grayscale_prob=0.2)
-_BYOL_FIRST = replace(_BYOL, blur_prob=1.0)
-_BYOL_SECOND = replace(_BYOL, blur_prob=0.1, solarize_prob=0.2)
+RANDAUGMENT_MOST = 4
+
+
+def multi_crop(recipe: Sequence[ViewConfig], crops: Sequence[tuple[int, int, tuple[float, float]]]) -> tuple[ViewConfig, ...]:
+    """Views of several sizes: `crops` lists (count, side in pixels, area scale). SwAV's 2 x 224 + 6 x 96 is
+
+        multi_crop(RECIPES["swav"], [(2, 224, (0.14, 1.0)), (6, 96, (0.05, 0.14))])
+
+    The crops of the first group take the recipe's views in turn, those of later groups its last view.
+    """
+    views: list[ViewConfig] = []
+    for group, (count, size, scale) in enumerate(crops):
+        for number in range(count):
+            colours = recipe[-1] if group else recipe[number % len(recipe)]
+            views.append(replace(colours, size=size, crop_scale=scale))
+    return tuple(views)
+
+
+def composition(first: Operation, second: Operation, base: ViewConfig | None = None) -> tuple[ViewConfig, ViewConfig]:
+    """SimCLR's figure 5: (the view that goes through `first`, then `second`; its identity branch).
+
+    Both start from one random crop of the image. base: the strengths; by default SimCLR's colour distortion, blur, a
+    right-angled rotation and middling cutout and noise (the paper states none for these).
+    """
+    strong = base or replace(
+        _SIMCLR, flip_prob=0.0, jitter_prob=1.0, grayscale_prob=0.0, blur_prob=1.0, rotate_prob=1.0, sobel_prob=1.0,
+        cutout_prob=1.0, noise_prob=1.0,
+    )  # fmt: skip
+    order = (first,) if first == second else (first, second)
+    return replace(strong, order=order, shared_crop=True), replace(strong, order=(), shared_crop=True)
+
+
 # SimCLR (2002.05709), appendix A, strength s = 1.
 _SIMCLR = ViewConfig(jitter_prob=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, grayscale_prob=0.2, blur_prob=0.5)
-# MoCo v2 (2003.04297), "aug+"; also what the BYOL batch-norm blog ran.
+# BYOL (2006.07733), appendix B, tables of T and T'; also Barlow Twins, VICReg and (crops from 0.2 on) MoCo v3.
+_BYOL = ViewConfig(
+    jitter_prob=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, grayscale_prob=0.2, interpolation="bicubic"
+)
+_BYOL_FIRST = replace(_BYOL, blur_prob=1.0)
+_BYOL_SECOND = replace(_BYOL, blur_prob=0.1, solarize_prob=0.2)
+# MoCo v2 (2003.04297), "aug+"; also SimSiam, and what the BYOL batch-norm blog ran.
 _MOCOV2 = ViewConfig(
     crop_scale=(0.2, 1.0),
     jitter_prob=0.8,
@@ -53,14 +158,87 @@ _MOCOV2 = ViewConfig(
     grayscale_prob=0.2,
     blur_prob=0.5,
 )
+# InstDisc (1805.01978), InvaSpread (1904.03436) and MoCo v1 (1911.05722): grey before the jitter, which is always on.
+_INSTDISC = ViewConfig(
+    crop_scale=(0.2, 1.0),
+    jitter_prob=1.0,
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.4,
+    hue=0.4,
+    grayscale_prob=0.2,
+    order=("crop", "grayscale", "jitter", "flip"),
+)
+# SwAV (2006.09882), appendix: SimCLR's colours; Pillow's blur on every crop. Sizes and scales come with multi_crop.
+_SWAV = replace(_SIMCLR, blur_kernel=0.0)
+# DINO (2104.14294): BYOL's two views for the large crops, a third law for the small ones.
+_DINO = replace(_BYOL, blur_kernel=0.0, crop_scale=(0.4, 1.0))
+_DINO_LOCAL = replace(_DINO, blur_prob=0.5, crop_scale=(0.05, 0.4))
+# InfoMin (2005.10243), its released augmentation "D": SimCLR's colours, blur, RandAugment(2, 10), then grey.
+_INFOMIN = replace(
+    _SIMCLR,
+    crop_scale=(0.2, 1.0),
+    randaugment_n=2,
+    order=("crop", "flip", "jitter", "blur", "randaugment", "grayscale"),
+)
+# The Jigsaw branch of PIRL (1912.01991) and InfoMin: nine patches of 64 pixels out of 3 x 3 cells of 85.
+_JIGSAW = ViewConfig(crop_scale=(0.6, 1.0), size=255, patch_grid=3, patch_size=64, patch_stride=85, patch_slack=21)
+# CMC (1906.05849): crop and flip in Lab; with RandAugment, only what leaves the colours alone.
+_CMC = ViewConfig(channels="lab")
+_CMC_RANDAUGMENT = replace(
+    _CMC,
+    jitter_prob=0.8,
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.4,
+    hue=0.1,
+    blur_prob=0.5,
+    randaugment_n=2,
+    randaugment_set="geometric",
+    order=("crop", "flip", "jitter", "blur", "randaugment"),
+)
+# CPC (1807.03748), section 3.2: 256 of 300 pixels, flip, grey; 7 x 7 patches of 64 that overlap by half, 60 of each kept.
+_CPC = ViewConfig(
+    crop_scale=(0.728, 0.728), crop_ratio=(1.0, 1.0), grayscale_prob=1.0, size=256, patch_grid=7, patch_inner=60
+)  # fmt: skip
+# CPC v2 (1905.09272), section 4.1: 260 pixels, 6 x 6 patches of 80 with stride 36, colours drawn per patch.
+_CPCV2 = ViewConfig(
+    crop_scale=(0.3, 1.0),
+    size=260,
+    patch_grid=6,
+    patch_size=80,
+    patch_stride=36,
+    jitter_prob=0.8,
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.4,
+    hue=0.1,
+    grayscale_prob=0.25,
+    order=("crop", "flip"),
+    patch_order=("jitter", "grayscale"),
+)
 _SUPERVISED = ViewConfig()
+# DeepCluster (1807.05520): crops and flips; the network sees gradients.
+_DEEPCLUSTER = ViewConfig(channels="sobel")
 _IDENTITY = ViewConfig(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip_prob=0.0)
 
-# name -> (first view, second view)
-RECIPES: dict[str, tuple[ViewConfig, ViewConfig]] = {
-    "byol": (_BYOL_FIRST, _BYOL_SECOND),
-    "simclr": (_SIMCLR, _SIMCLR),
+# name -> the views; a method that wants more than there are takes them in turn
+RECIPES: dict[str, tuple[ViewConfig, ...]] = {
+    "instdisc": (_INSTDISC, _INSTDISC),
+    "cpc": (_CPC, _CPC),
+    "cpcv2": (_CPCV2, _CPCV2),
+    "cmc": (_CMC, _CMC),
+    "cmc_randaugment": (_CMC_RANDAUGMENT, _CMC_RANDAUGMENT),
+    "deepcluster": (_DEEPCLUSTER, _DEEPCLUSTER),
+    "mocov1": (_INSTDISC, _INSTDISC),
     "mocov2": (_MOCOV2, _MOCOV2),
+    "mocov3": (replace(_BYOL_FIRST, crop_scale=(0.2, 1.0)), replace(_BYOL_SECOND, crop_scale=(0.2, 1.0))),
+    "simclr": (_SIMCLR, _SIMCLR),
+    "swav": (_SWAV, _SWAV),
+    "infomin": (_INFOMIN, _INFOMIN),
+    "jigsaw": (_JIGSAW, _JIGSAW),
+    "byol": (_BYOL_FIRST, _BYOL_SECOND),
+    "dino": (replace(_DINO, blur_prob=1.0), replace(_DINO, blur_prob=0.1, solarize_prob=0.2), _DINO_LOCAL),
     "supervised": (_SUPERVISED, _SUPERVISED),
     "identity": (_IDENTITY, _IDENTITY),
 }

@@ -6,6 +6,9 @@
                          out_size=32, mean=dataset.mean, std=dataset.std)
     for batch in loader.epoch(0): ...                        # batch.views, batch.index, batch.labels
 
+`python -m benchmark.data` converts and checks data sets; `python -m benchmark.data.fidelity` compares every operation with
+torchvision's.
+
 Importing this package loads neither torch nor numba: planning reads `benchmark.data.datasets` on a login node.
 """
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from benchmark.data.loader import Loader
     from methods.views import ViewConfig
 
-Backend = Literal["auto", "ffcv", "torch"]
+Backend = Literal["auto", "ffcv", "torch", "resident"]
 
 
 def open_loader(
@@ -35,24 +38,39 @@ def open_loader(
     views: tuple[ViewConfig, ...],
     batch_size: int,
     seed: int,
-    workers: int,
+    workers: int | None = None,
     out_size: int,
     mean: Sequence[float],
     std: Sequence[float],
     drop_last: bool = True,
     backend: Backend = "auto",
+    rank: int = 0,
+    world_size: int = 1,
+    device: str | None = None,
 ) -> Loader:
     """A loader of the training images `indices`, each seen once an epoch in an order of its own, as len(views) views.
 
     The images depend on (seed, epoch, index, view) and nothing else: not on the backend, on workers (threads; with 0 the
-    caller's own makes the batches) or on where an epoch was resumed. "auto" takes FFCV where it can be imported.
-    InputError where a batch is larger than the training set, or FFCV is asked for and cannot be imported.
+    caller's own makes the batches; by default one for each core that this process may use), on where an epoch was resumed,
+    or on the number of ranks, each of which gets its part of every batch of `batch_size`. out_size: side in pixels of
+    the views that have no size of their own.
+
+    backend: "ffcv" and "torch" give the same bits; "resident" holds a raw data set on `device` ("cuda" by default where
+    there is one, else "cpu") and augments there, equal up to float rounding. "auto" is resident where `device` is a CUDA
+    device that has the room, else FFCV where it can be imported, else torch.
+    InputError where a batch is larger than the training set, or a backend is asked for that cannot be had.
     """
-    from benchmark.data.loader import Recipe
+    from benchmark.data.loader import Recipe, usable_cores
 
     recipe = Recipe(dataset.train, views, seed, out_size, tuple(mean), tuple(std))
-    kind = _loader_class(backend)
-    return kind(recipe, indices, batch_size, workers, drop_last)
+    threads = usable_cores() if workers is None else workers
+    arguments = recipe, indices, batch_size, threads, drop_last, rank, world_size
+    if backend in ("auto", "resident"):
+        from benchmark.data.loader_resident import ResidentLoader, has_room
+
+        if backend == "resident" or (device and has_room(dataset, device)):
+            return ResidentLoader(*arguments, device=device)
+    return _loader_class(backend)(*arguments)
 
 
 def _loader_class(backend: Backend) -> type[Loader]:
@@ -74,7 +92,7 @@ def _loader_class(backend: Backend) -> type[Loader]:
 def read_split(
     dataset: Dataset, split: Literal["train", "test"], indices: NDArray[np.integer] | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The stored images u1 (N, side, side, 3) and labels i8 (N,) of a split, or of its samples `indices`, in memory."""
+    """The raw images u1 (N, side, side, 3) and labels i8 (N,) of a split, or of its samples `indices`, in memory."""
     from benchmark.data.beton import open_beton
 
     file = open_beton(dataset.train if split == "train" else dataset.test)
@@ -88,13 +106,19 @@ def split_labels(dataset: Dataset, split: Literal["train", "test"]) -> NDArray[n
     return open_beton(dataset.train if split == "train" else dataset.test).labels
 
 
-def normalize_batch(
-    images: NDArray[np.uint8], out_size: int, mean: Sequence[float], std: Sequence[float], crop: float = 1.0
+def central_views(
+    dataset: Dataset,
+    split: Literal["train", "test"],
+    indices: NDArray[np.integer],
+    out_size: int,
+    channels: str = "rgb",
+    threads: int = 1,
 ) -> Tensor:
-    """What evaluation shows an encoder: the central `crop` of the side, resized, normalized; f4 (N, 3, O, O).
+    """What evaluation shows an encoder of the samples `indices`: their middle, normalized, f4 (N, C, out_size, out_size).
 
-    images: u1 (N, side, side, 3). ImageNet's protocol is crop 0.875 of images stored at 256, for an output of 224.
+    Of raw images stored larger than out_size the central out_size pixels, else the whole image; of photographs the
+    ImageNet protocol's centre, 224 of the 256 pixels of the shorter side.
     """
-    from benchmark.data.loader import render
+    from benchmark.data.render import central
 
-    return render(images, out_size, mean, std, crop)
+    return central(dataset, split, indices, out_size, channels, threads)

@@ -1,75 +1,72 @@
-"""From "cifar10" and an optional path to a converted data set: two .beton files and a manifest in the cache.
+"""From "cifar10" and an optional path to a converted data set: two .beton files and a manifest, in the cache or in a folder.
 
 `find` says in milliseconds what would be used, `prepared` whether it is already converted, `prepare` converts it. A
-conversion is a folder of its own in the cache, named after what it was made from, and appears there complete or not at all;
-it is never changed afterwards. The content number is the identity of the data: folders, archives and the original files
-that decode to the same pixels have the same one.
+conversion is a folder of its own in the cache, named after what it was made from and how, and appears there complete or not
+at all; it is never changed afterwards. `convert_into` makes the same folder at a place of the user's, and whoever is given a
+converted folder uses it as it is. The content number is the identity of the data: folders, archives and the original files
+that are stored as the same pixels, or as the same JPEG files, have the same one.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
-import json
-import os
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
-from benchmark.data import imagefiles
+from benchmark.data import imagefiles, manifest
 from benchmark.data import shapes as procedural
-from benchmark.data.convert import ORIGINAL_FILES, DownloadFailed, Progress, convert, open_source
+from benchmark.data.classlist import ClassList, read_class_list
+from benchmark.data.convert import Progress, convert
+from benchmark.data.folders import alone_in, disk_errors, locked, sweep
+from benchmark.data.manifest import Dataset, Kind, Manifest, Storage, read_manifest, write_manifest
+from benchmark.data.sources import ORIGINAL_FILES, DownloadFailed, Settings, open_source
 from benchmark.errors import InputError, nearest
 
-Kind = Literal["torchvision", "folder", "tar", "procedural"]
-
-# Side of the stored images; on the larger ones a training crop and a centre crop are taken.
+# Side of raw images; on the larger ones a training crop and a centre crop are taken.
 SIDES = {"cifar10": 32, "cifar100": 32, "shapes": 32, "tinyimagenet": 64, "stl10": 96, "imagenet100": 256, "imagenet": 256}
-_FORMAT = 1  # of the manifest and of the conversion's pixels
+_PHOTOGRAPHS = ("imagenet100", "imagenet")  # stored as JPEG files unless raw squares are asked for
+QUALITY = 95  # of JPEG files that have to be encoded
 _RETRY_DOWNLOAD_AFTER = 3600  # seconds for which a failed download is remembered
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the images come from. `notice` is something the user must be told: a stand-in, re-encoded pixels."""
+    """Where the images come from. `notice` is something the user must be told: a stand-in, re-encoded pixels.
+
+    classes: the only ones to take, all by default. kind "converted": `path` is a converted folder, used as it is.
+    """
 
     name: str
     kind: Kind
     path: Path | None
     notice: str | None = None
+    classes: ClassList | None = None
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """A converted data set; `content` is 12 hex digits over the pixels and labels of train, then test.
+def find(name: str, data: Path | None, cache: Path, classes: Path | None = None) -> Source:
+    """What would be used for `name`: `data` if given (folder or tar of images, folder of the original files, converted folder).
 
-    mean, std: of the training pixels per channel, in [0, 1]. counts: images per split ("train", "test").
+    classes: a file with the class folders to take, one a line. `shapes` is drawn and takes no images. InputError where `data`
+    is not what it should be or the name is unknown.
     """
+    data = data.expanduser() if data else None
+    if data and is_converted(data):
+        if classes:
+            raise InputError(
+                f"--data {data} is converted already; --classes needs the image folder or archive it was made from"
+            )
+        return _find_converted(name, data)
+    found = _find(name, data, cache)
+    if classes is None:
+        return found
+    if found.kind not in ("folder", "tar"):
+        raise InputError(f"--classes {classes} needs --data with an image folder or archive to choose the classes from")
+    return replace(found, classes=read_class_list(classes))
 
-    name: str
-    content: str
-    kind: Kind
-    note: str
-    classes: tuple[str, ...]
-    size: int
-    train: Path
-    test: Path
-    counts: dict[str, int]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
 
-
-def find(name: str, data: Path | None, cache: Path) -> Source:
-    """What would be used for `name`: `data` if given (folder or tar of images, or a folder of the original files).
-
-    `shapes` is drawn and takes no data. InputError where `data` is not what it should be or the name is unknown.
-    """
+def _find(name: str, data: Path | None, cache: Path) -> Source:
     if name == "shapes":
         return Source(name, "procedural", None)
     if data is not None:
@@ -83,53 +80,162 @@ def find(name: str, data: Path | None, cache: Path) -> Source:
     return Source(name, "torchvision", None)
 
 
-def prepared(source: Source, cache: Path, resolution: int | None = None) -> Dataset | None:
-    """The conversion of exactly this source at this resolution, if the cache has it."""
-    found = _read_manifest(_conversion(source, cache, _side(source, resolution)))
+def is_converted(folder: Path) -> bool:
+    """Whether a folder is a conversion: it has a manifest and no image folders."""
+    return (folder / manifest.NAME).is_file() and imagefiles.split_folders(folder) is None
+
+
+def settings_of(
+    name: str, resolution: int | None = None, storage: Storage | None = None, quality: int = QUALITY, limit: int = 0
+) -> Settings:
+    """How a data set is stored, with what is not said filled in; InputError where the wishes contradict each other.
+
+    Raw squares where a resolution is given or the name has a usual small one, else JPEG files.
+    """
+    if not 1 <= quality <= 100:
+        raise InputError(f"a JPEG quality of {quality} does not exist; choose 1 to 100")
+    if limit < 0 or (resolution is not None and resolution < 1):
+        raise InputError("a resolution or a limit is a number of pixels above 0")
+    if storage is None:
+        storage = "raw" if resolution or (name in SIDES and name not in _PHOTOGRAPHS) else "jpeg"
+    if storage == "jpeg":
+        if resolution:
+            raise InputError(f"resolution {resolution} is the side of raw squares; JPEG storage takes a limit instead")
+        return Settings("jpeg", limit=limit, quality=quality)
+    if limit:
+        raise InputError(f"a limit of {limit} is for JPEG storage; the side of raw squares is the resolution")
+    side = resolution or SIDES.get(name)
+    if side is None:
+        raise InputError(f"data set {name!r} has no usual size; set data.resolution to the side in pixels")
+    return Settings("raw", side=side)
+
+
+def prepared(
+    source: Source,
+    cache: Path,
+    resolution: int | None = None,
+    *,
+    storage: Storage | None = None,
+    quality: int = QUALITY,
+    limit: int = 0,
+) -> Dataset | None:
+    """The conversion of exactly this source with these settings, if the cache has it; a converted folder is one itself."""
+    if source.kind == "converted":
+        return _used_as_it_is(source, resolution, storage, limit)
+    found = read_manifest(_conversion(source, cache, settings_of(source.name, resolution, storage, quality, limit)))
+    if found is None:
+        return None
     # A stand-in carries its reason along, so that a record made from it says so.
-    return replace(found, note=source.notice) if found and source.notice and source.kind == "procedural" else found
+    stands_in = source.notice and source.kind == "procedural"
+    return replace(found.dataset, note=source.notice or "") if stands_in else found.dataset
 
 
-def prepare(source: Source, cache: Path, resolution: int | None = None, progress: Progress | None = None) -> Dataset:
+def prepare(
+    source: Source,
+    cache: Path,
+    resolution: int | None = None,
+    progress: Progress | None = None,
+    *,
+    storage: Storage | None = None,
+    quality: int = QUALITY,
+    limit: int = 0,
+) -> Dataset:
     """Convert, unless it is done already. One process converts, others that want the same wait for it.
 
+    storage "raw": squares of `resolution` pixels; "jpeg": JPEG files, those of the source byte by byte where their shorter
+    side is at most `limit` (0: whatever it is), the rest resized and encoded with `quality`; default: see `settings_of`.
     CIFAR-10 that nobody gave and that cannot be downloaded is replaced by the procedural set `shapes`; the returned
     data set's name and note say so. InputError names the file that is damaged, or what is missing.
     """
-    side = _side(source, resolution)
-    folder = _conversion(source, cache, side)
-    with _disk_errors(cache), _locked(cache, folder.name):
-        if prepared(source, cache, side) is None:
-            with tempfile.TemporaryDirectory(prefix=".converting-", dir=cache) as scratch:
-                result = Path(scratch) / "result"
-                result.mkdir()
-                try:
-                    opened = open_source(source.name, source.kind, source.path, cache, Path(scratch), side)
-                except DownloadFailed as failed:
-                    return prepare(_replaced(source.name, cache, str(failed)), cache, resolution, progress)
-                done = convert(source.name, opened, result, side, progress)
-                dataset = Dataset(
-                    name=source.name,
-                    content=done.content,
-                    kind=source.kind,
-                    note=opened.note,
-                    classes=opened.classes,
-                    size=side,
-                    train=done.train,
-                    test=done.test,
-                    counts=done.counts,
-                    mean=done.mean,
-                    std=done.std,
-                )
-                _write_manifest(result, dataset)
-                result.rename(folder)
-    converted = prepared(source, cache, side)
+    if source.kind != "converted":
+        settings = settings_of(source.name, resolution, storage, quality, limit)
+        folder = _conversion(source, cache, settings)
+        prefix = f".converting-{folder.name}-"
+        with disk_errors(cache, "data cache"), locked(cache, folder.name) as alone:
+            if read_manifest(folder) is None:
+                if alone:
+                    sweep(cache, prefix)
+                with tempfile.TemporaryDirectory(prefix=prefix, dir=cache) as scratch:
+                    try:
+                        result = _make(source, Path(scratch), cache, settings, progress)
+                    except DownloadFailed as failed:
+                        instead = _replaced(source.name, cache, str(failed))
+                        wishes = {"storage": storage, "quality": quality, "limit": limit}
+                        return prepare(instead, cache, resolution, progress, **wishes)  # type: ignore[arg-type]
+                    try:
+                        result.rename(folder)
+                    except OSError:  # without locks another process may have made the same conversion meanwhile
+                        if read_manifest(folder) is None:
+                            raise
+    converted = prepared(source, cache, resolution, storage=storage, quality=quality, limit=limit)
     assert converted is not None
     return converted
 
 
+def convert_into(source: Source, out: Path, cache: Path, settings: Settings, progress: Progress | None = None) -> Dataset:
+    """Convert into the folder `out`, new or empty, which `find` then takes as it is; downloads go to `cache`.
+
+    The manifest comes last, so an interrupted conversion leaves a folder that does not count as one.
+    """
+    if source.kind == "converted":
+        raise InputError(f"{source.path} is converted already; copy the folder instead")
+    with disk_errors(out, "folder"), alone_in(out):
+        sweep(out, ".converting-")
+        inside = sorted(path.name for path in out.iterdir())
+        if inside:
+            raise InputError(f"--out {out} is not empty (it holds {', '.join(inside[:3])}); choose a new folder or empty it")
+        with tempfile.TemporaryDirectory(prefix=".converting-", dir=out) as scratch:
+            try:
+                result = _make(source, Path(scratch), cache, settings, progress)
+            except DownloadFailed as failed:
+                raise InputError(f"{source.name} could not be downloaded ({failed}); give it with --data") from None
+            for path in sorted(result.iterdir(), key=lambda path: path.name == manifest.NAME):
+                path.rename(out / path.name)
+    converted = read_manifest(out)
+    assert converted is not None
+    return converted.dataset
+
+
+def _make(source: Source, scratch: Path, cache: Path, settings: Settings, progress: Progress | None) -> Path:
+    """A whole conversion in a folder of `scratch`."""
+    result = scratch / "result"
+    result.mkdir()
+    opened = open_source(source.name, source.kind, source.path, source.classes, cache, scratch, settings)
+    done = convert(source.name, opened, result, settings, progress)
+    images = sum(done.counts.values())
+
+    def told(share: float) -> None:
+        if progress:
+            progress(f"reading back {source.name}", round(share * images), images)
+
+    dataset = Dataset(
+        name=source.name,
+        content=done.content,
+        kind=source.kind,
+        note=opened.note,
+        classes=opened.classes,
+        size=settings.side,
+        train=result / "train.beton",
+        test=result / "test.beton",
+        counts=done.counts,
+        mean=done.mean,
+        std=done.std,
+        storage=settings.storage,
+    )
+    made = Manifest(
+        dataset=dataset,
+        source=str(source.path.resolve()) if source.path else None,
+        limit=settings.limit,
+        quality=settings.quality,
+        reencoded=done.reencoded,
+        files=manifest.describe_files(result, told),
+        created=manifest.now(),
+    )
+    write_manifest(result, made)
+    return result
+
+
 def _find_given(name: str, data: Path) -> Source:
-    data = data.expanduser()
     if not data.exists():
         raise InputError(f"--data {data} does not exist; give a folder or a tar archive with {imagefiles.LAYOUT}")
     if data.is_dir():
@@ -154,14 +260,27 @@ def _find_given(name: str, data: Path) -> Source:
     return Source(name, kind, data, notice)
 
 
-def _side(source: Source, resolution: int | None) -> int:
-    side = resolution or SIDES.get(source.name)
-    if side is None:
-        raise InputError(f"data set {source.name!r} has no usual size; set data.resolution to the side in pixels")
-    return side
+def _find_converted(name: str, data: Path) -> Source:
+    found = read_manifest(data)
+    assert found is not None
+    if found.dataset.name != name:
+        raise InputError(f"--data {data} holds {found.dataset.name} converted, not {name}; give the folder of {name}")
+    return Source(name, "converted", data)
 
 
-def _conversion(source: Source, cache: Path, side: int) -> Path:
+def _used_as_it_is(source: Source, resolution: int | None, storage: Storage | None, limit: int) -> Dataset:
+    assert source.path is not None
+    found = read_manifest(source.path)
+    if found is None:
+        raise InputError(f"--data {source.path} has no {manifest.NAME} any more; convert the data set again")
+    has = {"resolution": found.dataset.size, "storage": found.dataset.storage, "limit": found.limit}
+    for key, wanted in {"resolution": resolution, "storage": storage, "limit": limit}.items():
+        if wanted and wanted != has[key]:
+            raise InputError(f"--data {source.path} is converted with {key} {has[key]}, not {wanted}; convert its source again")
+    return found.dataset
+
+
+def _conversion(source: Source, cache: Path, settings: Settings) -> Path:
     """The folder of a conversion, named after the source's state: a source that changes gets another one."""
     state = ""
     if source.kind == "procedural":
@@ -172,29 +291,10 @@ def _conversion(source: Source, cache: Path, side: int) -> Path:
     elif source.kind == "folder" and source.path:
         state = imagefiles.folder_state(source.path)
     where = str(source.path.resolve()) if source.path else ""
-    digest = hashlib.sha256(f"{_FORMAT} {source.kind} {where} {state}".encode()).hexdigest()[:10]
-    return cache / f"{source.name}-{side}-{digest}"
-
-
-def _write_manifest(folder: Path, dataset: Dataset) -> None:
-    entries = asdict(dataset) | {"train": dataset.train.name, "test": dataset.test.name}
-    with (folder / "manifest.json").open("w") as file:
-        json.dump(entries, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _read_manifest(folder: Path) -> Dataset | None:
-    """The data set converted into `folder`, None if there is none."""
-    try:
-        entries = json.loads((folder / "manifest.json").read_text())
-        paths = {key: folder / entries[key] for key in ("train", "test")}
-        tuples = {key: tuple(entries[key]) for key in ("classes", "mean", "std")}
-        return Dataset(**(entries | paths | tuples))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError):
-        raise InputError(f"{folder / 'manifest.json'} is damaged; remove its folder, so that it is made again") from None
+    classes = source.classes.state if source.classes else ""
+    key = f"{manifest.FORMAT} {source.kind} {where} {state} {settings.quality} {classes}"
+    form = str(settings.side) if settings.storage == "raw" else f"jpeg{settings.limit or ''}"
+    return cache / f"{source.name}-{form}-{hashlib.sha256(key.encode()).hexdigest()[:10]}"
 
 
 def _stand_in(name: str, reason: str) -> str:
@@ -225,27 +325,3 @@ def _failed_download(cache: Path, name: str) -> str | None:
     except FileNotFoundError:
         pass
     return None
-
-
-@contextmanager
-def _disk_errors(cache: Path) -> Iterator[None]:
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        if error.errno in _DISK_FULL:
-            raise InputError(f"the disk of the data cache {cache} is full ({error.strerror}); free space or move it") from None
-        if isinstance(error, PermissionError):
-            raise InputError(f"the data cache {cache} cannot be written ({error}); choose another folder") from None
-        raise InputError(
-            f"the images cannot be converted in {cache} ({error}); free what is in the way and start again"
-        ) from None
-
-
-@contextmanager
-def _locked(cache: Path, name: str) -> Iterator[None]:
-    """One converter at a time; the lock falls with its process. Where a file system has no locks, both just work."""
-    with (cache / f".{name}.lock").open("w") as file:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

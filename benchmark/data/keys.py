@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, odd: SplitMix64's increment
 # What a stream is for is the first part of its key, so that no two purposes ever share numbers.
-VIEWS, SHAPES, ORDER = 1, 2, 3
+VIEWS, SHAPES, ORDER, SHARED_CROP, PATCHES, SUBSET, NOISE = range(1, 8)
 _MASK = (1 << 64) - 1
-_MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 def mix(value: int) -> int:
     """SplitMix64's finalizer on one integer, modulo 2**64."""
     value &= _MASK
-    value = ((value ^ (value >> 30)) * _MULTIPLIERS[0]) & _MASK
-    value = ((value ^ (value >> 27)) * _MULTIPLIERS[1]) & _MASK
+    value = ((value ^ (value >> 30)) * MULTIPLIERS[0]) & _MASK
+    value = ((value ^ (value >> 27)) * MULTIPLIERS[1]) & _MASK
     return value ^ (value >> 31)
 
 
@@ -37,9 +37,9 @@ def stream(*parts: int) -> int:
 def mix_array(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The same finalizer on an array, in place."""
     values ^= values >> np.uint64(30)
-    values *= np.uint64(_MULTIPLIERS[0])
+    values *= np.uint64(MULTIPLIERS[0])
     values ^= values >> np.uint64(27)
-    values *= np.uint64(_MULTIPLIERS[1])
+    values *= np.uint64(MULTIPLIERS[1])
     values ^= values >> np.uint64(31)
     return values
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,17 +17,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmark.data import kernels_numba, keys
+from benchmark.data import keys
 from benchmark.data.beton import Beton, open_beton
 from benchmark.data.keys import permutation, stream
-from benchmark.data.views import blur_taps, centre, parameters
+from benchmark.data.render import View, plan, render
 from benchmark.errors import InputError
 from methods.views import ViewConfig
 
 
 @dataclass(frozen=True)
 class Batch:
-    """views: one f4 (B, 3, O, O) per view, normalized; index, labels: i8 (B,). All memory belongs to the receiver."""
+    """views: one f4 (B, C, S, S) per view, normalized, or (B, G*G, C, P, P) for a view in patches; index, labels: i8 (B,).
+
+    All memory belongs to the receiver.
+    """
 
     views: list[Tensor]
     index: Tensor
@@ -48,56 +52,78 @@ class Recipe:
     def file(self) -> Beton:
         return open_beton(self.path)
 
-    def batch(self, epoch: int, index: NDArray[np.int64], pin: bool = False) -> Batch:
-        """The batch of the samples `index` (B,), made by the calling thread from the memory-mapped file."""
+    def plan(self, epoch: int, index: NDArray[np.int64]) -> list[View]:
+        """What happens to the samples `index` (B,) in this epoch: numbers only, no pixels."""
         file = self.file
-        views = self.render(epoch, index, file.storage, file.offsets[index], pin)
-        return Batch(views, torch.from_numpy(index.copy()), torch.from_numpy(file.labels[index]))
+        return plan(self.views, self.seed, epoch, index, file.heights[index], file.widths[index], self.out_size)
 
     def render(
         self,
         epoch: int,
         index: NDArray[np.int64],
-        storage: NDArray[np.uint8],
-        offsets: NDArray[np.int64],
+        storage: NDArray[np.uint8] | None = None,
         pin: bool = False,
         threads: ThreadPoolExecutor | None = None,
         shares: int = 1,
     ) -> list[Tensor]:
-        """Every view of the samples `index`, whose pixels start at `offsets` in `storage`."""
-        rendered = []
-        for number, view in enumerate(self.views):
-            table = parameters(self.seed, epoch, index, number, view, self.file.side)
-            out = torch.empty((len(index), 3, self.out_size, self.out_size), pin_memory=pin)
-            kernels_numba.apply(
-                storage, offsets, self.file.side, table, blur_taps(view, self.out_size), _f4(self.mean), _f4(self.std),
-                out.numpy(), threads, shares,
-            )  # fmt: skip
-            rendered.append(out)
-        return rendered
+        """Every view of the samples `index`; storage: the bytes of the file, if somebody else maps it."""
+        file = self.file
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        pixels = file.storage if storage is None else storage
+        return render(file, pixels, index, self.plan(epoch, index), mean, std, pin, threads, shares)
+
+    def batch(self, views: list[Tensor], index: NDArray[np.int64]) -> Batch:
+        return Batch(views, torch.from_numpy(index.copy()), torch.from_numpy(self.file.labels[index]))
 
 
 class Loader(ABC):
-    """Batches of a training set, epoch by epoch; close it, or use it as a context manager."""
+    """Batches of a training set, epoch by epoch; close it, or use it as a context manager.
+
+    The order of an epoch is cut into batches of `batch_size`; with several ranks each takes its part of every one of them,
+    in the order of the ranks: together they see the batches that one rank alone would see. Where the last batch is kept and
+    has fewer samples than there are ranks, some ranks have no part of it.
+    """
 
     backend: ClassVar[str]
 
-    def __init__(self, recipe: Recipe, indices: NDArray[np.integer], batch_size: int, workers: int, drop_last: bool) -> None:
-        self.recipe, self.batch_size, self.workers = recipe, batch_size, workers
+    def __init__(
+        self,
+        recipe: Recipe,
+        indices: NDArray[np.integer],
+        batch_size: int,
+        workers: int,
+        drop_last: bool,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.recipe, self.batch_size, self.workers, self.rank, self.world_size = recipe, batch_size, workers, rank, world_size
         self._indices = np.asarray(indices, np.int64)
         count, stored = len(self._indices), len(recipe.file)
         if count and (self._indices.min() < 0 or self._indices.max() >= stored):
             raise ValueError(f"indices reach outside of the {stored} images of {recipe.path}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} is none of {world_size}")
+        if batch_size % world_size:
+            raise InputError(f"a batch of {batch_size} cannot be shared by {world_size} ranks; make batch_size a multiple")
         self.batches_per_epoch = count // batch_size if drop_last else -(-count // batch_size)
         if not self.batches_per_epoch:
             raise InputError(f"a batch of {batch_size} is more than the {count} training images; lower batch_size")
-        recipe.file.read_ahead()
-        kernels_numba.load()
+        self._check_views()
 
-    def order(self, epoch: int) -> NDArray[np.int64]:
-        """The samples of an epoch in their order, cut to whole batches where the last is dropped."""
+    def _check_views(self) -> None:
+        """A view that cannot be made is told now, not by a thread."""
+        self.recipe.plan(0, self._indices[:1])
+
+    def batches(self, epoch: int, start_batch: int = 0) -> list[NDArray[np.int64]]:
+        """The samples of this rank's part of each batch of an epoch, from number `start_batch` on."""
         order = permutation(stream(keys.ORDER, self.recipe.seed, epoch), self._indices)
-        return order[: self.batches_per_epoch * self.batch_size]
+        parts = []
+        for begin in range(start_batch * self.batch_size, self.batches_per_epoch * self.batch_size, self.batch_size):
+            batch = order[begin : begin + self.batch_size]
+            low, high = (len(batch) * rank // self.world_size for rank in (self.rank, self.rank + 1))
+            if low < high:
+                parts.append(batch[low:high])
+        return parts
 
     @abstractmethod
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
@@ -113,22 +139,6 @@ class Loader(ABC):
         self.close()
 
 
-def render(images: NDArray[np.uint8], out_size: int, mean: Sequence[float], std: Sequence[float], crop: float = 1.0) -> Tensor:
-    """See `benchmark.data.normalize_batch`."""
-    count, height, width, channels = images.shape
-    if height != width or channels != 3:
-        raise ValueError(f"images must be (N, side, side, 3), not {images.shape}")
-    images = np.ascontiguousarray(images)
-    offsets = np.arange(count, dtype=np.int64) * (height * width * 3)
-    out = torch.empty((count, 3, out_size, out_size))
-    shares = min(torch.get_num_threads(), max(1, count // 64))
-    with ThreadPoolExecutor(shares) as threads:
-        kernels_numba.apply(
-            images.reshape(-1), offsets, height, centre(count, height, crop), 1, _f4(mean), _f4(std),
-            out.numpy(), threads, shares,
-        )  # fmt: skip
-    return out
-
-
-def _f4(values: Sequence[float]) -> NDArray[np.float32]:
-    return np.array(values, np.float32)
+def usable_cores() -> int:
+    """The cores this process may run on: its affinity, which SLURM sets, not the number in the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

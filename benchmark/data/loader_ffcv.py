@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmark.data.loader import Batch, Loader, Recipe
+from benchmark.data.render import cpu_kernel
 
 
 @contextmanager
@@ -61,26 +62,37 @@ class FFCVLoader(Loader):
 
     backend = "ffcv"
 
-    def __init__(self, recipe: Recipe, indices: NDArray[np.integer], batch_size: int, workers: int, drop_last: bool) -> None:
-        super().__init__(recipe, indices, batch_size, workers, drop_last)
+    def __init__(
+        self,
+        recipe: Recipe,
+        indices: NDArray[np.integer],
+        batch_size: int,
+        workers: int,
+        drop_last: bool,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(recipe, indices, batch_size, workers, drop_last, rank, world_size)
+        cpu_kernel()
+        recipe.file.read_ahead()
         self._decoder = _Decoder(recipe)
-        self._ffcv = _ffcv_loader(recipe.path, batch_size, self._decoder)
+        self._ffcv = _ffcv_loader(recipe.path, batch_size // world_size, self._decoder)
         self._running: EpochIterator | None = None
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         self.close()  # the decoder serves one epoch
-        order = self.order(epoch)[start_batch * self.batch_size :]
-        labels = self.recipe.file.labels
+        batches = self.batches(epoch, start_batch)
+        if not batches:
+            return
         shares = max(1, self.workers)
         with ThreadPoolExecutor(shares) as threads:
             self._decoder.serve(epoch, threads, shares)
-            running = self._running = EpochIterator(self._ffcv, order)
+            running = self._running = EpochIterator(self._ffcv, np.concatenate(batches))
             try:
-                for at, (views,) in zip(range(0, len(order), self.batch_size), running, strict=True):
+                for index, (views,) in zip(batches, running, strict=True):
                     if isinstance(views, BaseException):
                         raise views
-                    index = order[at : at + self.batch_size]
-                    yield Batch(views, torch.from_numpy(index.copy()), torch.from_numpy(labels[index]))
+                    yield self.recipe.batch(views, index)
             finally:
                 _end(running)
 
@@ -108,9 +120,8 @@ class _Decoder(Operation):
     def generate_code(self) -> Callable[..., Any]:
         def decode(index: NDArray[np.int64], memory: None, metadata: Any, storage: Any) -> Any:
             try:
-                offsets = metadata["data_ptr"][index].astype(np.int64)
                 pixels = storage[0].view(np.ndarray)
-                return self._recipe.render(self._epoch, index, pixels, offsets, self._pin, self._threads, self._shares)
+                return self._recipe.render(self._epoch, index, pixels, self._pin, self._threads, self._shares)
             except BaseException as error:  # FFCV's thread would die silently, its reader would wait for ever
                 return error
 

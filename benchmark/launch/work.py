@@ -27,7 +27,7 @@ class Site:
     device: str
     threads: int
     workers: int
-    backend: Literal["auto", "ffcv", "torch"]
+    backend: Literal["auto", "ffcv", "torch", "resident"]
     deadline: float | None = None
 
     def values(self) -> dict[str, Any]:

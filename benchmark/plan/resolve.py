@@ -6,7 +6,7 @@ What a layer may say depends on the method that the row ends up with, so this is
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmark.errors import InputError, nearest
@@ -21,7 +21,7 @@ from benchmark.plan.schema import (
     method_names,
     view_values,
 )
-from methods.catalogue import CATALOGUE
+from methods.catalogue import CATALOGUE, from_values
 from methods.views import RECIPES, ViewConfig
 
 Path_ = tuple[str, ...]
@@ -81,7 +81,10 @@ def resolve(layers: Iterable[Layer], data: Mapping[str, DataIdentity] | None) ->
     config["data"]["content"] = at_hand.content if at_hand else UNPREPARED
     if at_hand:
         config["data"]["name"] = at_hand.name
-    config["views"] = _views(nested.get("views", {}), entry["recipe"])[: entry["num_views"]]
+    try:
+        config["views"] = _views(nested.get("views", {}), entry["recipe"])[: entry["num_views"]]
+    except ValueError as error:
+        raise InputError(f"{layers[-1].where(('views',))}: {error}") from None
     if not entry["trains"]:  # nothing of the training can matter to a network that is not trained
         config = {key: config[key] for key in ("method", "version", "data", "encoder")}
     return config
@@ -134,9 +137,10 @@ def _check_view(path: Path_, value: Any, layer: Layer) -> Any:
 
 
 def _views(section: dict[str, Any], recipe: str) -> list[dict[str, Any]]:
-    first, second = (view_values(view) for view in RECIPES[section.get("recipe", recipe)])
+    first, second = RECIPES[section.get("recipe", recipe)][:2]
     both = section.get("both", {})
-    return [first | both | section.get("first", {}), second | both | section.get("second", {})]
+    said = (asdict(first) | both | section.get("first", {}), asdict(second) | both | section.get("second", {}))
+    return [view_values(from_values(ViewConfig, values)) for values in said]
 
 
 def _contradictions(method: str, nested: dict[str, Any], spec: Spec, chosen: dict[Path_, tuple[Any, Layer]]) -> None:

@@ -25,7 +25,7 @@ class DataConfig:
     """Which images. train_images and test_images of 0 mean all; a smaller number is a stratified subset chosen by a fixed
     rule, the same for every seed. held_out is the share of the training images kept aside for choices (probe strength)."""
 
-    name: Literal["cifar10", "cifar100", "stl10", "imagenet", "shapes"] = "cifar10"
+    name: Literal["cifar10", "cifar100", "stl10", "tinyimagenet", "imagenet100", "imagenet", "shapes"] = "cifar10"
     train_images: int = 0
     test_images: int = 0
     held_out: float = 0.1
@@ -186,6 +186,15 @@ def check_value(value: Any, spec: Spec, path: tuple[str, ...], where: Where) -> 
         if not 0 < low <= high < math.inf:
             raise InputError(f"{where(path)}: expected [low, high] with 0 < low <= high, found [{low}, {high}]")
         return [low, high]
+    if kind == "names":
+        choices = spec["choices"]
+        if not isinstance(value, list):
+            raise refuse(f"a list of words among {', '.join(choices)}")
+        for word in value:
+            if word not in choices:
+                allowed = f"allowed: {', '.join(choices)}{nearest(str(word), choices)}"
+                raise InputError(f"{where(path)}: unknown value '{word}'; {allowed}")
+        return value
     if kind == "int":
         if isinstance(value, bool) or not isinstance(value, int):
             raise refuse("a whole number")
@@ -241,6 +250,10 @@ def fill(value: dict[str, Any], spec: Spec) -> dict[str, Any]:
 
 
 def view_values(view: ViewConfig) -> dict[str, Any]:
+    """A view as a cell's config has it: without the settings that came later (`methods.views`) and are at their default."""
     assert is_dataclass(view)
-    pairs = {f.name: getattr(view, f.name) for f in fields(view)}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in pairs.items()}
+    said = {f.name: getattr(view, f.name) for f in fields(view)}
+    for f in fields(view):
+        if f.metadata.get("later") and said[f.name] == f.default:
+            del said[f.name]
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in said.items()}

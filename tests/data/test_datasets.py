@@ -218,7 +218,7 @@ def test_unknown_names(tmp_path, folder):
     with pytest.raises(InputError, match="'imagenet' cannot be downloaded; give its images with --data"):
         find("imagenet", None, tmp_path)
     with pytest.raises(InputError, match=r"no usual size; set data.resolution"):
-        prepared(find("toy", folder, tmp_path), tmp_path)
+        prepared(find("toy", folder, tmp_path), tmp_path, storage="raw")
 
 
 def test_a_full_disk_is_one_sentence(folder, tmp_path, monkeypatch):
