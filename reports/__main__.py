@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.errors import InputError
-from reports import build
+from reports import bench, build
 from reports.evidence import Evidence, existing, export, read_evidence
 
 _RECORDS = build.ROOT / "reports" / "records"
@@ -56,6 +56,7 @@ def _main(args: argparse.Namespace) -> int:
         return _compact(store, args.compact)
     named = str(args.store) if args.store is not None else ""
     report, evidence = build.load(build.Sources(folders), args.table, args.profile, named)
+    measured, unread = bench.newest(args.records / "bench")
     if args.print:
         from rich.console import Console
 
@@ -65,10 +66,12 @@ def _main(args: argparse.Namespace) -> int:
     if args.readme is not None:
         from reports.readme import rewrite
 
-        print(f"{args.readme}: {'rewritten' if rewrite(args.readme, report) else 'already up to date'}")
+        print(f"{args.readme}: {'rewritten' if rewrite(args.readme, report, measured) else 'already up to date'}")
     if not args.print and args.readme is None:
-        print(build.write(report, args.out, figures=not args.no_figures))
-    return _warn(evidence, printed=args.print)
+        print(build.write(report, args.out, figures=not args.no_figures, measured=measured))
+    for text in unread:
+        print(f"warning: {text}", file=sys.stderr)
+    return max(_warn(evidence, printed=args.print), BAD_INPUT if unread else OK)
 
 
 def _warn(evidence: Evidence, printed: bool = False) -> int:

@@ -1,13 +1,13 @@
 """The bench's table for the README and the page: our loaders beside what people use, from the newest committed record.
 
-A record is what `python -m benchmark.bench --json reports/records/bench/NAME.json` writes. Everything is said there; this only
-chooses what to show: every line that has a goal, and what belongs beside it.
+A record is what `python -m benchmark.bench --json reports/records/bench/NAME.json` writes, in the shape that
+`benchmark/bench/record.py` describes. Nothing is computed here.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "median": (int, float),
     "low": (int, float),
     "high": (int, float),
+    "detail": str,
 }
 
 
@@ -37,10 +38,16 @@ class Bench:
     notes: tuple[str, ...]
 
 
-def newest(folder: Path) -> Bench | None:
-    """The record of the latest date in the folder, None where there is none; InputError names one that cannot be read."""
-    records = [_read(path) for path in sorted(folder.glob("*.json"))]
-    return _shown(max(records, key=lambda record: str(record["date"]))) if records else None
+def newest(folder: Path) -> tuple[Bench | None, tuple[str, ...]]:
+    """The record of the latest date in the folder, None where there is none; and a sentence for each that cannot be read."""
+    records: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            records.append(_read(path))
+        except InputError as error:
+            problems.append(str(error))
+    return _shown(max(records, key=lambda record: record["date"])) if records else None, tuple(problems)
 
 
 def markdown(bench: Bench | None) -> str:
@@ -60,40 +67,73 @@ def _read(path: Path) -> dict[str, Any]:
             for key, kind in _KINDS.items():
                 if not isinstance(line[key], kind):
                     raise ValueError(f"{key} is {line[key]!r}")
-        record["machine"]["cpu"], record["machine"]["cores"], record["date"], record["versions"]["torch"], record["images"]
+        record["machine"]["cpu"], record["machine"]["cores"], record["date"][:10], record["versions"]["torch"], record["images"]
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, TypeError, KeyError) as error:
         reason = f"the key {error} is missing" if isinstance(error, KeyError) else error
-        raise InputError(f"{path}: not a record of the bench ({reason}); write it anew with python -m benchmark.bench") from None
+        raise InputError(
+            f"{path}: not a record of the bench ({reason}); write it anew with python -m benchmark.bench"
+        ) from None
     found: dict[str, Any] = record
     return found
 
 
 def _shown(record: dict[str, Any]) -> Bench:
+    """All lines of the loader that the goals are for; the peers stand in these, everything else in the notes."""
     lines: list[dict[str, Any]] = record["results"]
     alone = {(line["bench"], line["subject"]): line for line in lines if not line.get("peer")}
-    peers = {(line["bench"], line["peer"]) for line in lines if line.get("peer")}
-    ours = [line for line in lines if (line["bench"], line["subject"]) not in peers]
-    first = {line["subject"] for line in ours if line.get("goal") and line.get("peer")}  # whom the goals are for
-    rows = [_row(line, alone.get((line["bench"], line.get("peer")))) for line in ours if _wanted(line, first)]
-    return Bench(tuple(rows), tuple(_notes(record, ours, alone, peers, first)))
-
-
-def _wanted(line: dict[str, Any], first: Iterable[str]) -> bool:
-    return bool(line.get("goal")) or (not line.get("peer") and line["subject"] in first)
+    main = next((line["subject"] for line in lines if line.get("goal")), "")
+    rows = [_row(line, alone.get((line["bench"], line.get("peer")))) for line in lines if line["subject"] == main]
+    beside = {(line["bench"], line["peer"]) for line in lines if line.get("peer")}
+    peers = [alone[key] for key in alone if key in beside]
+    others = [line for line in lines if (line["bench"], line["subject"]) not in beside and line["subject"] != main]
+    return Bench(tuple(rows), tuple(_notes(record, main, peers, others)))
 
 
 def _row(line: dict[str, Any], peer: dict[str, Any] | None) -> tuple[str, ...]:
-    ratio, goal = line.get("ratio"), line.get("goal") or ""
+    ratio, met = line.get("ratio"), line.get("met")
     return (
         line["bench"],
-        f"{_number(line['median'])} {line['unit']}",
+        _amount(line),
         line.get("peer") or "",
-        f"{_number(peer['median'])} {peer['unit']}" if peer else "",
-        f"{ratio:.1f}" if ratio is not None and line["unit"] == "images/s" else "",
-        goal,
-        {True: "met", False: "missed"}.get(line.get("met"), ""),  # type: ignore[arg-type]
+        _number(peer["median"]) if peer else "",
+        "" if ratio is None else f"{ratio:.1f}" if peer else f"{ratio:.2f}",
+        line.get("goal") or "",
+        "" if met is None else "met" if met else "missed",
     )
 
 
+def _notes(
+    record: dict[str, Any], main: str, peers: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]
+) -> Iterator[str]:
+    machine, versions = record["machine"], record["versions"]
+    if record.get("quick"):
+        yield "A quick run: its numbers say nothing."
+    yield f"Ours: {main}. {machine['cpu']}, {machine['cores']} cores; {record['date'][:10]}, commit {_commit(record)};"
+    names = ("torch", "torchvision", "ffcv", "numba", "lightly", "kornia")
+    yield ", ".join(f"{name} {versions[name]}" for name in names if name in versions) + "."
+    if peers:
+        ways = dict.fromkeys(f"{line['subject']} ({line['detail'].partition(';')[0]})" for line in peers)
+        yield f"Medians of repetitions in turns, each in the fastest way found: {', '.join(ways)}."
+    by_subject: dict[str, dict[str, str]] = {}
+    for line in others:
+        by_subject.setdefault(line["subject"], {})[line["bench"]] = _amount(line)
+    for subject, amounts in by_subject.items():
+        yield f"{subject}: {'; '.join(f'{bench} {amount}' for bench, amount in amounts.items())}."
+    for name, words in record["images"].items():
+        yield f"{name.capitalize() if name.islower() else name} images: {words}."
+    for missing in record.get("missing", []):
+        yield f"Not measured: {missing['bench']}, {missing['subject']} ({missing['why']})."
+
+
+def _commit(record: dict[str, Any]) -> str:
+    return (record.get("git") or "unknown")[:10] + (" with changes" if record.get("dirty") else "")
+
+
+def _amount(line: dict[str, Any]) -> str:
+    return f"{_number(line['median'])} {line['unit']}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmark.store.record import storage_error, write_bytes
 from reports import render_csv, render_latex, render_markdown
 from reports.assemble import Report, assemble
+from reports.bench import Bench
 from reports.evidence import Evidence, read_evidence
 from reports.planned import Plan, read_plan
 from reports.reference import read_references
@@ -47,8 +48,8 @@ def _place(spec: TableSpec, plan: Plan) -> int:
     return places[0] if places else 0
 
 
-def write(report: Report, out: Path, figures: bool = True) -> Path:
-    """Write TABLE.md, .tex, .csv, index.html and figures/ below `out`; returns the page.
+def write(report: Report, out: Path, figures: bool = True, measured: Bench | None = None) -> Path:
+    """Write TABLE.md, .tex, .csv, index.html and figures/ below `out`; returns the page. measured: the bench's table for it.
 
     Raises InputError when the folder cannot be written.
     """
@@ -74,5 +75,5 @@ def write(report: Report, out: Path, figures: bool = True) -> Path:
         write_bytes(out / f"{name}.tex", render_latex.render(tables).encode())
         write_bytes(out / f"{name}.csv", render_csv.render(tables).encode())
     page = out / "index.html"
-    write_bytes(page, render_html.render(report, drawings).encode())
+    write_bytes(page, render_html.render(report, drawings, measured).encode())
     return page

@@ -14,6 +14,7 @@ from typing import Any
 from benchmark.store.record import finite
 from reports import captions
 from reports.assemble import Report
+from reports.bench import HEADER, NUMERIC, Bench
 from reports.evidence import Run
 from reports.figures import Drawing
 from reports.metrics import Metric
@@ -24,7 +25,7 @@ from reports.table import Table
 _SITE = Path(__file__).parent / "site"
 
 
-def render(report: Report, drawings: Mapping[str, Sequence[Drawing]]) -> str:
+def render(report: Report, drawings: Mapping[str, Sequence[Drawing]], bench: Bench | None = None) -> str:
     """The whole page. `drawings`: the figures of each table by its slug."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -39,6 +40,8 @@ def render(report: Report, drawings: Mapping[str, Sequence[Drawing]]) -> str:
     scopes, lines = overview(report)
     return environment.get_template("page.html.j2").render(
         style=_Markup((_SITE / "style.css").read_text(encoding="utf-8")),
+        bench=bench,
+        bench_columns=list(zip(HEADER, NUMERIC, strict=True)),
         captions=captions,
         count=len(wanted),
         drawings={table.slug: drawings.get(table.slug, ()) for table in report.tables},

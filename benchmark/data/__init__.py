@@ -15,6 +15,7 @@ Importing this package loads neither torch nor numba: planning reads `benchmark.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from benchmark.errors import InputError
@@ -56,8 +57,8 @@ def open_loader(
     the views that have no size of their own.
 
     backend: "ffcv" and "torch" give the same bits; "resident" holds a raw data set on `device` ("cuda" by default where
-    there is one, else "cpu") and augments there, equal up to float rounding. "auto" is resident where `device` is a CUDA
-    device that has the room, else FFCV where it can be imported, else torch.
+    there is one, else "cpu") and augments there, equal up to float rounding. "auto" is FFCV where it can be imported, else
+    torch; without numba, whose absence makes the torch loader slow, it is resident if `device` is a CUDA device with room.
     InputError where a batch is larger than the training set, or a backend is asked for that cannot be had.
     """
     from benchmark.data.loader import Recipe, usable_cores
@@ -65,16 +66,17 @@ def open_loader(
     recipe = Recipe(dataset.train, views, seed, out_size, tuple(mean), tuple(std))
     threads = usable_cores() if workers is None else workers
     arguments = recipe, indices, batch_size, threads, drop_last, rank, world_size
-    if backend in ("auto", "resident"):
+    kind = _loader_class(backend)
+    if backend == "resident" or (backend == "auto" and device and kind.backend == "torch" and not find_spec("numba")):
         from benchmark.data.loader_resident import ResidentLoader, has_room
 
-        if backend == "resident" or (device and has_room(dataset, device)):
+        if backend == "resident" or has_room(dataset, str(device)):
             return ResidentLoader(*arguments, device=device)
-    return _loader_class(backend)(*arguments)
+    return kind(*arguments)
 
 
 def _loader_class(backend: Backend) -> type[Loader]:
-    if backend != "torch":
+    if backend in ("auto", "ffcv"):
         try:
             from benchmark.data.loader_ffcv import FFCVLoader
         except (ImportError, OSError) as error:  # OSError: one of the C libraries it loads by name is missing

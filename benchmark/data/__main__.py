@@ -119,7 +119,7 @@ def _convert(args: argparse.Namespace) -> int:
         seconds, images = time.monotonic() - start, sum(done.counts.values())
         _describe(done.train.parent)
         _say(f"{images:,} images converted in {seconds:.1f} s ({images / seconds:,.0f} images/s)")
-    _say(f"use it with: python -m benchmark.run SWEEP --data {done.name}={done.train.parent}")
+    _say(f"use it with: python -m benchmark.run SWEEP --data {done.name}={done.train.parent.resolve()}")
     return OK
 
 

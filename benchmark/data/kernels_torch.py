@@ -121,7 +121,7 @@ def _chunk(images: Tensor | Sequence[Tensor], table: Table, program: Program, me
             image = change(image, numbers)
         else:
             image.index_copy_(0, rows, change(image.index_select(0, rows), numbers))
-    return image
+    return image.contiguous()
 
 
 @dataclass(frozen=True)
@@ -256,12 +256,13 @@ def _concerned(planned: Iterator[_Planned], count: int) -> list[_Step]:
 
 def _sent(steps: list[_Step], device: torch.device) -> Iterator[tuple[Change, Tensor | None, Tensor]]:
     """The steps with their numbers on the device, all sent at once."""
-    rows = iter(_on(device, [step.rows for step in steps if step.rows is not None]))
-    for step, numbers in zip(steps, _on(device, [step.numbers for step in steps]), strict=True):
+    rows = iter(to_device([step.rows for step in steps if step.rows is not None], device))
+    for step, numbers in zip(steps, to_device([step.numbers for step in steps], device), strict=True):
         yield step.change, None if step.rows is None else next(rows), numbers
 
 
-def _on(device: torch.device, arrays: list[NDArray[Any]]) -> list[Tensor]:
+def to_device(arrays: list[NDArray[Any]], device: torch.device) -> list[Tensor]:
+    """Arrays of one type as tensors on a device, sent in one copy that nobody waits for; they share its memory."""
     if not arrays:
         return []
     together = torch.from_numpy(np.concatenate([array.reshape(-1) for array in arrays]))

@@ -287,25 +287,28 @@ def add_noise(image, std, key_0, key_1):  # type: ignore[no-untyped-def]
 @_inner
 def _linear(value):  # type: ignore[no-untyped-def]
     """sRGB to linear light (IEC 61966-2-1)."""
-    return value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+    f4 = np.float32
+    return value / f4(12.92) if value <= f4(0.04045) else ((value + f4(0.055)) / f4(1.055)) ** f4(2.4)
 
 
 @_inner
 def _cube_root(value):  # type: ignore[no-untyped-def]
-    return np.cbrt(value) if value > 0.008856 else 7.787 * value + 16.0 / 116.0
+    f4 = np.float32
+    return value ** f4(1 / 3) if value > f4(0.008856) else f4(7.787) * value + f4(16 / 116)
 
 
 @_inner
 def to_lab(image):  # type: ignore[no-untyped-def]
     """RGB to CIE L*a*b* under D65, shifted and scaled to about [-1, 1] as CMC's released code does."""
+    f4 = np.float32
     for i in range(image.shape[1]):
-        r, g, b = _linear(float(image[0, i])), _linear(float(image[1, i])), _linear(float(image[2, i]))
-        x = _cube_root((0.412453 * r + 0.357580 * g + 0.180423 * b) / 0.95047)
-        y = _cube_root(0.212671 * r + 0.715160 * g + 0.072169 * b)
-        z = _cube_root((0.019334 * r + 0.119193 * g + 0.950227 * b) / 1.08883)
-        image[0, i] = (116.0 * y - 16.0 - 50.0) / 50.0
-        image[1, i] = (500.0 * (x - y) - 6.025) / 92.208
-        image[2, i] = (200.0 * (y - z) + 6.6895) / 101.1675
+        r, g, b = _linear(image[0, i]), _linear(image[1, i]), _linear(image[2, i])
+        x = _cube_root((f4(0.412453) * r + f4(0.357580) * g + f4(0.180423) * b) / f4(0.95047))
+        y = _cube_root(f4(0.212671) * r + f4(0.715160) * g + f4(0.072169) * b)
+        z = _cube_root((f4(0.019334) * r + f4(0.119193) * g + f4(0.950227) * b) / f4(1.08883))
+        image[0, i] = (f4(116) * y - f4(66)) / f4(50)
+        image[1, i] = (f4(500) * (x - y) - f4(6.025)) / f4(92.208)
+        image[2, i] = (f4(200) * (y - z) + f4(6.6895)) / f4(101.1675)
 
 
 @_inner

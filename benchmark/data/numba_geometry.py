@@ -73,13 +73,13 @@ def crop(storage, start, pitch, span, rows, row_weights, row_taps, columns, colu
                     line[x] += weight * np.float32(source[x])
         for c in range(3):
             target = image[c, y * size : (y + 1) * size]
+            weights = column_weights[0]
             for x in range(size):
-                at = np.uint64(3 * columns[x] + c)
-                value = column_weights[0, x] * line[at]
-                for k in range(1, column_taps):
-                    at += np.uint64(3)
-                    value += column_weights[k, x] * line[at]
-                target[x] = value
+                target[x] = weights[x] * line[np.uint64(3 * columns[x] + c)]
+            for k in range(1, column_taps):
+                weights = column_weights[k]
+                for x in range(size):
+                    target[x] += weights[x] * line[np.uint64(3 * columns[x] + c + 3 * k)]
 
 
 @_inner

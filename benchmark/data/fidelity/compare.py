@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from benchmark.data import views as column
 from benchmark.data.fidelity.kernels import Kernel, define, render
 from benchmark.data.fidelity.photos import Photos, squares
 from benchmark.data.render import View, plan
-from benchmark.data.views import centre, parameters, plain, program
+from benchmark.data.views import parameters, program
 from methods.views import RECIPES, ViewConfig, composition, multi_crop
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # what fills empty corners; taken off every view, without a scale
@@ -38,6 +38,7 @@ class Case:
     """One line of the report. size: of the view, pixels. stored: side of the images, squares; 0 takes them as they are.
 
     number: of the RandAugment operation that every row must have. levels: what a difference of 1 is in grey levels.
+    exact: compare with torchvision in float64, of a crop alone.
     """
 
     group: str
@@ -47,6 +48,7 @@ class Case:
     stored: int
     number: int | None = None
     levels: float = 255.0
+    exact: bool = False
 
 
 class Difference(NamedTuple):
@@ -63,11 +65,12 @@ class Difference(NamedTuple):
 def cases() -> list[Case]:
     """All there are, in the order of the report."""
 
-    def one(group: str, name: str, size: int = 96, **settings: object) -> Case:
-        return Case(group, name, replace(STILL, **settings), size, size)  # type: ignore[arg-type]
+    def one(group: str, name: str, size: int = 96, /, **settings: Any) -> Case:
+        return Case(group, name, replace(STILL, **settings), size, size)
 
     operations = [
         Case("crop and turn", "crop, bilinear", _CROP, 224, 0),
+        Case("crop and turn", "crop, bilinear, to float64", _CROP, 224, 0, exact=True),
         Case("crop and turn", "crop, bicubic", replace(_CROP, interpolation="bicubic"), 224, 0),
         Case("crop and turn", "reduce 256 to 96", STILL, 96, 256),
         Case("crop and turn", "enlarge 32 to 96", STILL, 96, 32),
@@ -86,10 +89,10 @@ def cases() -> list[Case]:
         one("filters", "noise", noise_prob=1.0),
     ]
     augments = [
-        Case("RandAugment", name.lower().replace("_", " "), _ONE_OF_ALL, 96, 96, number=getattr(randaugment, name))
+        Case("RandAugment", f"RandAugment {name}", _ONE_OF_ALL, 96, 96, getattr(randaugment, name.upper().replace(" ", "_")))
         for name in (
-            "AUTOCONTRAST", "EQUALIZE", "INVERT", "ROTATE", "POSTERIZE", "SOLARIZE", "SOLARIZE_ADD", "SATURATION", "CONTRAST",
-            "BRIGHTNESS", "SHARPNESS", "SHEAR_X", "SHEAR_Y", "TRANSLATE_X", "TRANSLATE_Y",
+            "autocontrast", "equalize", "invert", "rotate", "posterize", "solarize", "solarize add", "saturation", "contrast",
+            "brightness", "sharpness", "shear x", "shear y", "translate x", "translate y",
         )
     ]  # fmt: skip
     channels = [
@@ -120,7 +123,7 @@ def compare(case: Case, photos: Photos, kernels: dict[str, Kernel]) -> list[Diff
     """One difference a kernel."""
     images = squares(photos, case.stored) if case.stored else photos
     view = planned(case, images)
-    expected = define(images, view, MEAN, _ONE)
+    expected = _exactly(images, view) if case.exact else define(images, view, MEAN, _ONE)
     return [
         _difference(case, name, render(kernel, images, view, MEAN, _ONE), expected, case.levels)
         for name, kernel in kernels.items()
@@ -139,14 +142,28 @@ def planned(case: Case, images: Photos) -> View:
     return View(program(case.cfg, case.size), table[chosen])
 
 
-def compare_ffcv(photos: Photos) -> tuple[list[Difference], str]:
-    """FFCV's own RandomResizedCrop on the rectangles of the crop cases, and in words what it is; nothing without FFCV."""
+def _exactly(images: Photos, view: View) -> Tensor:
+    """torchvision's bilinear crops in float64, where the rounding of its sampling positions plays no part: f8 (N, 3, S, S)."""
+    size = [view.program.size] * 2
+    crops = []
+    for pixels, row in zip(images, view.table, strict=True):
+        rectangle = [int(row[column.TOP + i]) for i in range(4)]
+        crops.append(F.resized_crop(torch.tensor(pixels).permute(2, 0, 1).double() / 255, *rectangle, size, antialias=True))
+    return torch.stack(crops) - torch.from_numpy(MEAN).double().view(3, 1, 1)
+
+
+def versions() -> str:
+    return f"torch {torch.__version__}, torchvision {version('torchvision')}"
+
+
+def compare_ffcv(chosen: Sequence[Case], photos: Photos) -> tuple[list[Difference], str]:
+    """FFCV's own RandomResizedCrop on the rectangles of the crop cases among `chosen`; what that is, or why it is left out."""
     try:
         from ffcv.libffcv import resize_crop
     except (ImportError, OSError) as error:  # OSError: one of the C libraries it loads by name is missing
         return [], f"FFCV's own crop is left out: it cannot be imported ({error})."
     found = []
-    for case in cases():
+    for case in chosen:
         if case.name not in ("crop, bilinear", "reduce 256 to 96", "enlarge 32 to 96"):
             continue
         images = squares(photos, case.stored) if case.stored else photos

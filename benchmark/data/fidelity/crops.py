@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,23 +60,22 @@ def quantiles(values: Floats) -> list[float]:
 
 
 def laws(draws: int) -> list[Law]:
-    """Every image size and scale; the draws of both sides are fixed, so a repetition finds the same numbers."""
+    """Every image size and scale, each with random numbers of its own. They are fixed: a repetition finds the same."""
     found = []
-    for height, width in IMAGES:
-        for scale in SCALES:
-            cfg = ViewConfig(crop_scale=scale)
-            ours = parameters(_SEED, 0, np.arange(draws), 0, cfg, height, width, 32)[:, column.TOP : column.WIDTH + 1]
-            pairs = zip(_measured(ours.astype(float), height, width), _theirs(cfg, draws, height, width), strict=True)
-            for quantity, (mine, other) in zip(QUANTITIES, pairs, strict=True):
-                test = ks_2samp(mine, other)
-                found.append(Law(height, width, scale, quantity, mine, other, float(test.statistic), float(test.pvalue)))
+    for number, ((height, width), scale) in enumerate(itertools.product(IMAGES, SCALES)):
+        cfg, seed = ViewConfig(crop_scale=scale), _SEED + number
+        ours = parameters(seed, 0, np.arange(draws), 0, cfg, height, width, 32)[:, column.TOP : column.WIDTH + 1]
+        pairs = zip(_measured(ours.astype(float), height, width), _theirs(seed, cfg, draws, height, width), strict=True)
+        for quantity, (mine, other) in zip(QUANTITIES, pairs, strict=True):
+            test = ks_2samp(mine, other)
+            found.append(Law(height, width, scale, quantity, mine, other, float(test.statistic), float(test.pvalue)))
     return found
 
 
-def _theirs(cfg: ViewConfig, draws: int, height: int, width: int) -> tuple[Floats, Floats]:
+def _theirs(seed: int, cfg: ViewConfig, draws: int, height: int, width: int) -> tuple[Floats, Floats]:
     image = torch.empty(3, height, width)
     with torch.random.fork_rng(devices=[]):  # whoever imports this keeps the random numbers they had
-        torch.manual_seed(_SEED)
+        torch.manual_seed(seed)
         taken = [RandomResizedCrop.get_params(image, list(cfg.crop_scale), list(cfg.crop_ratio)) for _ in range(draws)]
     return _measured(np.array(taken, np.float64), height, width)
 

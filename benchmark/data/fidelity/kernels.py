@@ -37,7 +37,7 @@ def available(names: Sequence[str]) -> tuple[dict[str, Kernel], list[str]]:
         else:
             kernels["torch"] = _torch(torch.device("cpu"))
             if torch.cuda.is_available():
-                kernels["torch, CUDA"] = _torch(torch.device("cuda"))
+                kernels["CUDA"] = _torch(torch.device("cuda"))
     return kernels, missing
 
 
@@ -72,8 +72,8 @@ def _numba() -> Kernel:
     def apply(images: Images, table: Table, made: Program, mean: Floats, std: Floats) -> Tensor:
         if isinstance(images, Tensor):
             out = images.clone()
-            nothing = np.empty(0, np.uint8), *[np.empty(0, np.int64)] * 3
-            kernels_numba.apply(*nothing, table, made, mean, std, out.numpy())
+            none = np.empty(0, np.int64)
+            kernels_numba.apply(np.empty(0, np.uint8), none, none, none, table, made, mean, std, out.numpy())
             return out
         heights, widths, sizes = (np.array([f(image) for image in images]) for f in (_height, _width, np.size))
         offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])

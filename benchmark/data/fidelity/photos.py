@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,28 +18,37 @@ Photos = list[NDArray[np.uint8]]  # u1 (H, W, 3) each
 _SIDE, _CUT = 320, 40  # drawn images: the longer side, and what is cut off at both ends of the shorter
 
 
-def load(where: Path | None, count: int) -> tuple[Photos, str]:
-    """`count` images, or as many as there are, evenly taken from what `where` holds; and what they are, in words.
+class Loaded(NamedTuple):
+    """photos: to compare on. pictures: those of them that are worth looking at. words: what they are."""
+
+    photos: Photos
+    pictures: Photos
+    words: str
+
+
+def load(where: Path | None, count: int) -> Loaded:
+    """`count` images, or as many as there are, evenly taken from what `where` holds.
 
     where: a .beton file, a converted data set, or a folder with image files somewhere below it; None draws them.
     InputError where there are none, or one cannot be decoded.
     """
     if where is None:
-        return _drawn(count), f"{count} images of the procedural set and of noise, longer side {_SIDE} pixels"
+        return _drawn(count)
     where = where.expanduser()
     converted = where / "train.beton" if (where / "train.beton").exists() else where
     if converted.suffix == ".beton" and converted.is_file():
         file = open_beton(converted)
         photos = [file.decode(index) for index in _spread(len(file), count)]
-        return photos, f"{len(photos)} images of {converted.parent.name}/{converted.name}"
+        name = f"{converted.resolve().parent.name}/{converted.name}"
+        return Loaded(photos, photos, f"{len(photos)} of the {len(file):,} images in {name}")
     if not where.is_dir():
         raise InputError(f"--images {where} is neither a folder nor a .beton file; give a folder of images or a data set")
     files = sorted(path for path in where.rglob("*") if path.suffix.lower() in imagefiles.SUFFIXES and path.is_file())
     if not files:
-        raise InputError(f"--images {where} holds no image files ({', '.join(imagefiles.SUFFIXES)})")
+        raise InputError(f"--images {where} holds no image files ({', '.join(imagefiles.SUFFIXES)}); name another folder")
     chosen = [files[index] for index in _spread(len(files), count)]
     photos = [imagefiles.pixels(str(path), path.read_bytes()).copy() for path in chosen]  # writable, as torch wants it
-    return photos, f"{len(photos)} of the {len(files):,} images in {where.resolve().name}"
+    return Loaded(photos, photos, f"{len(photos)} of the {len(files):,} images in {where.resolve().name}")
 
 
 def squares(photos: Photos, side: int) -> Photos:
@@ -51,10 +61,11 @@ def _spread(available: int, count: int) -> list[int]:
     return [available * i // count for i in range(count)]
 
 
-def _drawn(count: int) -> Photos:
-    """Shapes as squares, lying and standing rectangles; every sixth image is noise, which no smooth error can hide in."""
-    generator = np.random.default_rng(0)
-    images = shapes("test", count, side=_SIDE).images
-    images[5::6] = generator.integers(0, 256, images[5::6].shape, dtype=np.uint8)
+def _drawn(count: int) -> Loaded:
+    """Shapes as squares, lying and standing rectangles; the last sixth is noise, which no error can hide in."""
+    images, noise = shapes("test", count, side=_SIDE).images, count // 6
+    images[count - noise :] = np.random.default_rng(0).integers(0, 256, (noise, _SIDE, _SIDE, 3), dtype=np.uint8)
     cuts = (np.s_[:, :], np.s_[_CUT:-_CUT, :], np.s_[:, _CUT:-_CUT])
-    return [np.ascontiguousarray(image[cuts[number % 3]]) for number, image in enumerate(images)]
+    photos = [np.ascontiguousarray(image[cuts[number % 3]]) for number, image in enumerate(images)]
+    words = f"{count} drawn images, {noise} of them noise, longer side {_SIDE} pixels"
+    return Loaded(photos, photos[: count - noise], words)

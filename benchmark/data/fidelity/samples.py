@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +19,11 @@ from benchmark.data.fidelity.compare import MEAN, STILL, cases, planned
 from benchmark.data.fidelity.kernels import Kernel, render
 from benchmark.data.fidelity.photos import Photos, squares
 from benchmark.data.render import plan
-from methods.views import RECIPES, ViewConfig, composition, multi_crop
+from methods.views import RECIPES, Operation, ViewConfig, composition, multi_crop
 
 _SIDE = 144  # what a view of 224 pixels is shown at; all others in proportion
 _SHOWN = _SIDE / 224
-_LABEL, _ORIGINAL, _WIDTH = 214, 196, 1500
+_LABEL, _ORIGINAL, _WIDTH = 214, 196, 1630
 _GAP, _CAPTION = 6, 17
 _PAPER, _INK, _QUIET, _LINE = "#ffffff", "#1c2127", "#59636e", "#d5dae0"
 _SEED = 7
@@ -46,7 +47,7 @@ class Row:
 
 def page(photos: Photos, kernel: Kernel, path: Path) -> str:
     """Write the picture; returns what it shows, in words."""
-    sections = [("Recipes", list(_recipes(photos, kernel))), ("Operations, one at a time", list(_operations(photos, kernel)))]
+    sections = [("Recipes", list(_recipes(photos, kernel))), ("Operations", list(_operations(photos, kernel)))]
     height = sum(46 + sum(_row_height(row) for row in rows) for _, rows in sections) + 10
     canvas = Image.new("RGB", (_WIDTH, height), _PAPER)
     pen, top = ImageDraw.Draw(canvas), 0
@@ -82,7 +83,7 @@ def _recipes(photos: Photos, kernel: Kernel) -> Iterator[Row]:
             for epoch in range(4)
             for number, view in enumerate(_views(kernel, pixels, views, epoch))
         ]
-        yield Row(label, note, pixels, shown[:7])
+        yield Row(label, note, pixels, shown)
     yield _many(kernel, next(photo), "SwAV", multi_crop(RECIPES["swav"], [(2, 224, (0.14, 1.0)), (6, 96, (0.05, 0.14))]))
     yield _many(kernel, next(photo), "DINO", multi_crop(RECIPES["dino"], [(2, 224, (0.4, 1.0)), (8, 96, (0.05, 0.4))]))
     yield _figure_5(kernel, next(photo))
@@ -100,26 +101,27 @@ def _recipes(photos: Photos, kernel: Kernel) -> Iterator[Row]:
 
 
 def _many(kernel: Kernel, pixels: NDArray[np.uint8], label: str, cfgs: Sequence[ViewConfig]) -> Row:
-    """Two large crops and small ones at their size."""
-    views = _views(kernel, pixels, cfgs, 0)
-    small = [_picture(view) for view in views[2:]]
-    shown = [Shown(_picture(view), "224 pixels") for view in views[:2]]
-    shown.append(Shown(_grid(small, len(small) // 2, _SIDE - 2 * small[0].height), f"{len(small)} of 96 pixels"))
-    again = [_picture(view) for view in _views(kernel, pixels, cfgs, 1)]
-    shown += [Shown(picture, "224, next epoch") for picture in again[:2]]
-    return Row(label, f"multi-crop: 2 x 224 and {len(small)} x 96 pixels, at one scale", pixels, shown)
+    """Two large crops and small ones at their size, of two epochs."""
+    shown = []
+    for epoch in range(2):
+        pictures = [_picture(view) for view in _views(kernel, pixels, cfgs, epoch)]
+        shown += [Shown(picture, "224 pixels") for picture in pictures[:2]]
+        shown.append(Shown(_grid(pictures[2:], len(cfgs[2:]) // 2, _GAP), f"{len(cfgs[2:])} of 96 pixels"))
+    return Row(label, f"multi-crop, all at one scale: 2 x 224 and {len(cfgs[2:])} x 96 pixels", pixels, shown)
 
 
 def _figure_5(kernel: Kernel, pixels: NDArray[np.uint8]) -> Row:
     """Both branches of some pairs of operations."""
-    shown = []
-    for first, second in (("crop", "jitter"), ("cutout", "sobel"), ("rotate", "noise")):
-        branch, identity = (_picture(view) for view in _views(kernel, pixels, composition(first, second), 1))  # type: ignore[arg-type]
+    shown: list[Shown] = []
+    pairs: tuple[tuple[Operation, Operation], ...] = (("crop", "jitter"), ("cutout", "sobel"), ("rotate", "noise"))
+    alone: tuple[Operation, ...] = ("blur", "jitter", "cutout", "sobel")
+    for first, second in pairs:
+        branch, identity = (_picture(view) for view in _views(kernel, pixels, composition(first, second), 1))
         if not shown:
             shown.append(Shown(identity, "identity branch"))
         shown.append(Shown(branch, f"{first}, {second}"))
-    for only in ("blur", "jitter", "cutout"):
-        branch, _ = (_picture(view) for view in _views(kernel, pixels, composition(only, only), 1))  # type: ignore[arg-type]
+    for only in alone:
+        branch, _ = (_picture(view) for view in _views(kernel, pixels, composition(only, only), 1))
         shown.append(Shown(branch, f"{only} alone"))
     return Row("SimCLR, figure 5", "one branch is transformed, the other is the shared crop alone", pixels, shown)
 
@@ -141,7 +143,7 @@ def _lab(kernel: Kernel, pixels: NDArray[np.uint8]) -> list[Shown]:
 
 def _gradients(kernel: Kernel, pixels: NDArray[np.uint8]) -> list[Shown]:
     shown = []
-    for epoch in range(3):
+    for epoch in range(4):
         (view,) = _views(kernel, pixels, RECIPES["deepcluster"][:1], epoch)
         for channel, name in zip(view.numpy(), ("left to right", "top to bottom"), strict=True):
             shown.append(Shown(_shaded(channel, (0, 0, 0), (255, 255, 255)), name))
@@ -151,7 +153,7 @@ def _gradients(kernel: Kernel, pixels: NDArray[np.uint8]) -> list[Shown]:
 def _patches(kernel: Kernel, pixels: NDArray[np.uint8], cfgs: Sequence[ViewConfig]) -> list[Shown]:
     """As many views as fit, each as a grid."""
     shown: list[Shown] = []
-    for epoch in range(4):
+    for epoch in range(8):
         (patches,) = _views(kernel, pixels, cfgs, epoch)
         picture = _grid([_picture(patch) for patch in patches], cfgs[0].patch_grid, 3)
         if sum(one.picture.width + _GAP for one in shown) + picture.width > _WIDTH - _LABEL - _ORIGINAL:
@@ -168,43 +170,44 @@ def _operations(photos: Photos, kernel: Kernel) -> Iterator[Row]:
         made = [_views(kernel, pixels, [cfg], epoch)[0] for epoch, (_, cfg) in enumerate(each)]
         return Row(label, note, pixels, [Shown(_picture(v), name) for v, (name, _) in zip(made, each, strict=True)])
 
-    def still(**settings: object) -> ViewConfig:
-        return replace(STILL, **settings)  # type: ignore[arg-type]
+    def still(**settings: Any) -> ViewConfig:
+        return replace(STILL, **settings)
 
     def jitter(**strengths: float) -> ViewConfig:
         return still(jitter_prob=1.0, **strengths)
 
     areas = ((0.08, 0.1), (0.2, 0.25), (0.4, 0.5), (0.8, 0.9))
-    crops = [(f"crop of {low:.0%} to {high:.0%}", replace(STILL, crop_scale=(low, high))) for low, high in areas]
-    yield row("Crop and flip", "antialiased; aspect from 3:4 to 4:3 where it is not fixed", [
+    crops = [(f"{100 * low:g} to {100 * high:g} %", replace(STILL, crop_scale=(low, high))) for low, high in areas]
+    yield row("Crop and flip", "share of the image's area; squares, bilinear, if nothing else is said", [
         *crops,
-        ("3:4 to 4:3", still(crop_scale=(0.3, 0.5), crop_ratio=(0.75, 4 / 3))),
-        ("8 % by bicubic", still(crop_scale=(0.08, 0.1), interpolation="bicubic")),
+        *[("30 to 50 %, 3:4 to 4:3", still(crop_scale=(0.3, 0.5), crop_ratio=(0.75, 4 / 3)))] * 2,
+        ("8 to 10 %, bicubic", still(crop_scale=(0.08, 0.1), interpolation="bicubic")),
         ("flip", still(flip_prob=1.0)),
     ])  # fmt: skip
     yield row("Rotation", "right angles, or any with black corners", [
         *[("right angles", still(rotate_prob=1.0))] * 3,
         *[("up to 30 degrees", still(rotate_prob=1.0, rotate_degrees=30.0))] * 2,
-        *[("up to 180 degrees", still(rotate_prob=1.0, rotate_degrees=180.0))] * 2,
+        *[("up to 180 degrees", still(rotate_prob=1.0, rotate_degrees=180.0))] * 3,
     ])  # fmt: skip
     yield row("Colour jitter, one by one", "strength 0.8, of hue 0.2", [
         *[("brightness", jitter(brightness=0.8))] * 2, *[("contrast", jitter(contrast=0.8))] * 2,
-        ("saturation", jitter(saturation=0.8)), *[("hue", jitter(hue=0.2))] * 2,
+        *[("saturation", jitter(saturation=0.8))] * 2, *[("hue", jitter(hue=0.2))] * 2,
     ])  # fmt: skip
     yield row("Colour jitter, all four", "random order", [
         *[("strength 1 (SimCLR)", jitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2))] * 4,
-        *[("strength 0.5 (BYOL)", jitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1))] * 3,
+        *[("strength 0.5 (BYOL)", jitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1))] * 4,
     ])  # fmt: skip
     yield row("Blur", "Gaussian, 23 pixels wide, or never cut off", [
-        *[(f"sigma {sigma:g}", still(blur_prob=1.0, blur_sigma=(sigma, sigma))) for sigma in (0.1, 0.5, 1.0, 2.0)],
+        *[(f"sigma {sigma:g}", still(blur_prob=1.0, blur_sigma=(sigma, sigma))) for sigma in (0.1, 0.5, 1.0, 1.5, 2.0)],
         ("sigma 2, never cut off", still(blur_prob=1.0, blur_sigma=(2.0, 2.0), blur_kernel=0.0)),
         ("sigma 4", still(blur_prob=1.0, blur_sigma=(4.0, 4.0))),
         ("sigma 4, never cut off", still(blur_prob=1.0, blur_sigma=(4.0, 4.0), blur_kernel=0.0)),
     ])  # fmt: skip
-    yield row("Others", "", [
+    yield row("Grey, edges, masks, noise", "", [
         ("grayscale", still(grayscale_prob=1.0)), ("solarize at 0.5", still(solarize_prob=1.0)),
         ("Sobel", still(sobel_prob=1.0)), ("cutout", still(cutout_prob=1.0)), ("cutout", still(cutout_prob=1.0)),
         ("noise 0.05", still(noise_prob=1.0, noise_std=(0.05, 0.05))),
+        ("noise 0.1", still(noise_prob=1.0, noise_std=(0.1, 0.1))),
         ("noise 0.2", still(noise_prob=1.0, noise_std=(0.2, 0.2))),
     ])  # fmt: skip
     yield from _randaugment(kernel, next(photo), next(photo))
@@ -213,22 +216,22 @@ def _operations(photos: Photos, kernel: Kernel) -> Iterator[Row]:
 def _randaugment(kernel: Kernel, *photos: NDArray[np.uint8]) -> Iterator[Row]:
     """One picture of each operation, in as many rows as there are photos."""
     augments = [replace(case, size=224, stored=224) for case in cases() if case.number is not None]
-    augments.sort(key=lambda case: case.name.startswith(("rotate", "shear", "translate", "sharpness")))
+    augments.sort(key=lambda case: case.name.split()[1] in ("rotate", "sharpness", "shear", "translate"))
     half = -(-len(augments) // len(photos))
     for number, pixels in enumerate(photos):
         shown = []
         for case in augments[number * half : (number + 1) * half]:
             strong = replace(case, cfg=replace(case.cfg, randaugment_magnitude=7.0, randaugment_std=1.0))
             view = render(kernel, [pixels], planned(strong, [pixels]), MEAN, _ONE)[0]
-            shown.append(Shown(_picture(view + _COLOUR), case.name))
-        note = ("what changes colours", "what moves or sharpens pixels; the mean colour fills")[number]
-        yield Row("RandAugment", note, pixels, shown)
+            shown.append(Shown(_picture(view + _COLOUR), case.name.removeprefix("RandAugment ")))
+        yield Row("RandAugment", "one operation each, magnitude near 7 of 10; empty places take the mean colour", pixels, shown)
 
 
 def _views(kernel: Kernel, pixels: NDArray[np.uint8], cfgs: Sequence[ViewConfig], epoch: int) -> list[Tensor]:
     """Every view of one image, f4 (C, S, S) or (K, C, P, P): RGB in [0, 1], other channels as an encoder sees them."""
     height, width = (np.array([length]) for length in pixels.shape[:2])
-    views = plan(cfgs, _SEED, epoch, np.zeros(1, np.int64), height, width, 224)
+    index = np.array([pixels.sum(dtype=np.int64)])  # other draws for other images
+    views = plan(cfgs, _SEED, epoch, index, height, width, 224)
     made = [render(kernel, [pixels], view, MEAN, _ONE)[0] for view in views]
     return [view + _COLOUR if cfg.channels == "rgb" else view for view, cfg in zip(made, cfgs, strict=True)]
 
@@ -242,14 +245,14 @@ def _picture(view: Tensor) -> Image.Image:
 
 def _shaded(channel: NDArray[np.float32], low: tuple[int, int, int], high: tuple[int, int, int]) -> Image.Image:
     """One channel in [-1, 1] as colours from low to high; the middle is grey."""
-    value, grey = np.clip(channel, -1, 1)[..., None], np.float32(127.5)
-    colours = grey + np.where(value < 0, -value * (np.float32(low) - grey), value * (np.float32(high) - grey))
+    value, grey, below, above = np.clip(channel, -1, 1)[..., None], 127.5, np.array(low), np.array(high)
+    colours = grey + np.where(value < 0, -value * (below - grey), value * (above - grey))
     return _picture(torch.from_numpy(colours / 255).permute(2, 0, 1))
 
 
 def _grid(pictures: Sequence[Image.Image], columns: int, gap: int) -> Image.Image:
     """Pictures of one size in rows."""
-    gap, rows = max(2, gap), -(-len(pictures) // columns)
+    rows = -(-len(pictures) // columns)
     width, height = pictures[0].size
     made = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), _PAPER)
     for number, picture in enumerate(pictures):
@@ -272,7 +275,7 @@ def _row_height(row: Row) -> int:
 def _draw_row(canvas: Image.Image, pen: ImageDraw.ImageDraw, row: Row, top: int) -> None:
     pen.line([(16, top), (_WIDTH - 16, top)], _LINE)
     at = top + 8
-    for line in textwrap.wrap(row.label, 22):
+    for line in textwrap.wrap(row.label, 19):
         pen.text((16, at), line, _INK, _font(15, bold=True))
         at += 19
     for line in textwrap.wrap(row.note, 28):
