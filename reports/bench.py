@@ -118,7 +118,8 @@ def _notes(
         yield f"Medians of repetitions in turns, each in the fastest way found: {', '.join(ways)}."
     by_subject: dict[str, dict[str, str]] = {}
     for line in others:
-        by_subject.setdefault(line["subject"], {})[line["bench"]] = _amount(line)
+        missed = f" (goal: {line['goal']}, missed)" if line.get("met") is False else ""
+        by_subject.setdefault(line["subject"], {})[line["bench"]] = _amount(line) + missed
     for subject, amounts in by_subject.items():
         yield f"{subject}: {'; '.join(f'{bench} {amount}' for bench, amount in amounts.items())}."
     for name, words in record["images"].items():

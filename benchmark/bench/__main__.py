@@ -30,7 +30,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", choices=PARTS, action="append", help="only this part (may be repeated)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record there, e.g. into reports/records/bench/")
     parser.add_argument(
-        "--quick", action="store_true", help="a minute instead of twenty: everything runs, numbers mean nothing"
+        "--quick", action="store_true", help="some minutes instead of twenty: everything runs, numbers mean nothing"
     )
     parser.add_argument("--data", metavar="[cifar10=]PATH", default=os.environ.get("RETABLE_DATA"),
                         help="CIFAR-10, as benchmark.run takes it; default: RETABLE_DATA, else drawn images")  # fmt: skip

@@ -251,21 +251,23 @@ def test_ffcvs_own_loader_reads_our_jpeg_file(tmp_path, ffcv, os_cache):
         whole = by_pillow(file)
         side = min(whole.shape[:2])
         top, left = ((length - side) // 2 for length in whole.shape[:2])
-        np.testing.assert_allclose(image.mean((0, 1)), whole[top : top + side, left : left + side].mean((0, 1)), atol=2)
+        np.testing.assert_allclose(image.mean((0, 1)), whole[top : top + side, left : left + side].mean((0, 1)), atol=4)
 
 
 def test_ffcvs_random_crop_reads_our_jpeg_file(tmp_path, ffcv):
+    """Whatever is cropped of an image of one colour, it is of that colour."""
     from ffcv.fields.decoders import IntDecoder, RandomResizedCropRGBImageDecoder
     from ffcv.loader import Loader
 
-    files, heights, widths = photographs(count=12)
+    heights, widths = np.random.default_rng(1).integers(40, 90, (2, 12))
+    colours = np.random.default_rng(2).integers(0, 256, (12, 3), dtype=np.uint8)
+    files = [jpeg(np.tile(each, (h, w, 1))) for each, h, w in zip(colours, heights, widths, strict=True)]
     write_jpegs(tmp_path / "a.beton", files, heights, widths, np.arange(12))
     pipelines = {"image": [RandomResizedCropRGBImageDecoder((32, 32))], "label": [IntDecoder()]}
     loader = Loader(str(tmp_path / "a.beton"), batch_size=12, num_workers=1, pipelines=pipelines)
-    ((pixels, _),) = [(pixels.copy(), numbers) for pixels, numbers in loader]
-    for image, file in zip(pixels, files, strict=True):
-        whole = by_pillow(file).reshape(-1, 3)
-        assert image.std() > 0 and (image.min((0, 1)) >= whole.min(0)).all() and (image.max((0, 1)) <= whole.max(0)).all()
+    ((pixels, numbers),) = [(pixels.copy(), numbers.copy()) for pixels, numbers in loader]
+    assert numbers[:, 0].tolist() == list(range(12))
+    assert np.abs(pixels.astype(int) - colours[:, None, None]).max() <= 6
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -24,6 +24,7 @@ MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # what fills empty corners; 
 _ONE = np.ones(3, np.float32)
 _SEED = 2020
 _VISIBLE = 0.5  # grey levels
+_CROPS_OF_FFCV = ("crop, bilinear", "reduce 256 to 96", "enlarge 32 to 96")
 # Draws of RandAugment from which the rows with one certain operation are taken: each has one chance in thirty.
 _RANDAUGMENT_DRAWS = 300
 
@@ -158,13 +159,15 @@ def versions() -> str:
 
 def compare_ffcv(chosen: Sequence[Case], photos: Photos) -> tuple[list[Difference], str]:
     """FFCV's own RandomResizedCrop on the rectangles of the crop cases among `chosen`; what that is, or why it is left out."""
+    if not any(case.name in _CROPS_OF_FFCV for case in chosen):
+        return [], ""
     try:
         from ffcv.libffcv import resize_crop
     except (ImportError, OSError) as error:  # OSError: one of the C libraries it loads by name is missing
         return [], f"FFCV's own crop is left out: it cannot be imported ({error})."
     found = []
     for case in chosen:
-        if case.name not in ("crop, bilinear", "reduce 256 to 96", "enlarge 32 to 96"):
+        if case.name not in _CROPS_OF_FFCV:
             continue
         images = squares(photos, case.stored) if case.stored else photos
         view = planned(case, images)

@@ -22,6 +22,7 @@ thead th { vertical-align: bottom; border-bottom-width: 2px; } tbody th { font-w
 .group th { font-weight: 600; padding-top: 1rem; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 img { max-width: 100%; height: auto; background: #fff; } .samples img { max-width: none; }
+@media (max-width: 42rem) { th, td { padding: 0.2rem 0.3rem; } }
 @media (min-width: 104rem) { .samples img { max-width: 100%; } }
 """
 
@@ -48,7 +49,7 @@ def write(report: Mapping[str, Any], notes: Sequence[str], shows: str, folder: P
     if peers:
         parts += [
             "<h2>What FFCV's own crop does</h2>",
-            f"<p>{escape(report['ffcv'])}: it averages areas, so that enlarging repeats pixels.</p>",
+            f"<p>{escape(report['ffcv'])}: it averages areas, and where it enlarges it mostly repeats pixels.</p>",
             _differences(report["rows"], sorted(set(peers))),
         ]
     parts += [

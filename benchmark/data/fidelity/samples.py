@@ -163,7 +163,7 @@ def _patches(kernel: Kernel, pixels: NDArray[np.uint8], cfgs: Sequence[ViewConfi
 
 
 def _operations(photos: Photos, kernel: Kernel) -> Iterator[Row]:
-    photo = cycle(squares(photos, 224)[1:])
+    photo = cycle(squares(photos[1:] + photos[:1], 224))
 
     def row(label: str, note: str, each: Sequence[tuple[str, ViewConfig]]) -> Row:
         pixels = next(photo)
