@@ -57,13 +57,15 @@ def large(work: Work, bench: str, effort: Effort, announce: Announce) -> Outcome
 
     mine = {ours.name(backend): backend for backend in ("ffcv", "torch")}
     entries = [Entry(name, ours.BUILD[backend]) for name, backend in mine.items()]
-    entries += [Entry(TORCHVISION, peers.torchvision), Entry(decoding.NAME, decoding.alone)]
+    entries += [Entry(TORCHVISION, peers.torchvision), Entry(decoding.OURS, decoding.alone)]
+    entries.append(Entry(decoding.TORCHVISION, decoding.torchvision_alone))
     announce = _prefixed(announce, bench)
     found = contest(entries, work, effort.repetitions, effort.seconds, announce)
     outcome = _compare(bench, found, list(mine), [TORCHVISION], {TORCHVISION: Goal(ratio=_LARGE_GOALS[bench])})
-    floor = found.rates.get(decoding.NAME)
+    for name in (name for name in (decoding.OURS, decoding.TORCHVISION) if name in found.rates):
+        outcome.results.append(measured(bench, name, UNIT, found.rates[name], detail=found.ways[name]))
+    floor = found.rates.get(decoding.OURS)
     if floor:
-        outcome.results.append(measured(bench, decoding.NAME, UNIT, floor, detail=found.ways[decoding.NAME]))
         for name in (name for name in mine if name in found.rates):
             shares = [100 * rate / decoded for rate, decoded in zip(found.rates[name], floor, strict=True)]
             detail = "one decode an image at that speed, of the time that the loader takes for it"

@@ -8,6 +8,7 @@ resized and encoded. EXIF orientation is ignored, as torchvision's ImageFolder i
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,20 +32,15 @@ class Stored:
 def decode_jpeg(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """RGB pixels u1 (H, W, 3) of the JPEG file `data` u1 (size,); ValueError says why there are none.
 
-    The interpreter's lock is released meanwhile. The pixels are those of Pillow, bit by bit (both are libjpeg-turbo's).
+    The interpreter's lock is released meanwhile. Where simplejpeg is not installed Pillow decodes, to the same pixels bit by
+    bit (both are libjpeg-turbo's), if more slowly and with more patience for damage.
     """
     try:
-        from torchvision.io import ImageReadMode
-        from torchvision.io import decode_jpeg as decode
-    except ImportError:  # torchvision announces that it will give up decoding; Pillow is the slower way to the same pixels
+        import simplejpeg
+    except ImportError:
         return _decode_with_pillow(data)
-    import torch
-
-    try:
-        pixels = decode(torch.from_numpy(data if data.flags.writeable else data.copy()), mode=ImageReadMode.RGB)
-    except RuntimeError as error:
-        raise ValueError(str(error).splitlines()[0].split(": ")[-1] if str(error) else "no JPEG file") from None
-    return pixels.permute(1, 2, 0).numpy()  # (H, W, 3) is how they lie in memory
+    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data)
+    return pixels
 
 
 def _decode_with_pillow(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -74,10 +70,8 @@ def store(name: str, data: bytes, limit: int, quality: int) -> Stored:
     The image is decoded in any case: InputError names a file that cannot be.
     """
     if _is_plain(data, limit):
-        try:
+        with suppress(ValueError):  # an oddity that Pillow may be able to live with: then it is encoded anew
             return Stored(data, decode_jpeg(np.frombuffer(data, np.uint8)), False)
-        except ValueError as error:
-            raise InputError(imagefiles.UNDECODABLE.format(name, error)) from None
     pixels = imagefiles.pixels(name, data)
     if max(pixels.shape) > _LARGEST:
         sides = f"{pixels.shape[1]} x {pixels.shape[0]}"

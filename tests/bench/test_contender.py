@@ -58,7 +58,7 @@ def refuse(reason):
 
 def test_a_function_runs_alone_and_its_error_is_a_sentence():
     assert alone(os.getpid) != os.getpid()
-    with pytest.raises(Unavailable, match="^the file is missing$"):
+    with pytest.raises(Unavailable, match=r"^the file is missing$"):
         alone(refuse, "the file is missing")
     with pytest.raises(Unavailable, match="exit code 3"):
         alone(in_pieces, None)
