@@ -19,10 +19,13 @@ from torch import Tensor
 
 from benchmark.data import keys
 from benchmark.data.beton import Beton, open_beton
+from benchmark.data.buffers import Buffers
 from benchmark.data.keys import permutation, stream
 from benchmark.data.render import View, plan, render
 from benchmark.errors import InputError
 from methods.views import ViewConfig
+
+_SPARE_BATCHES = 2  # whose memory is kept for the next ones
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,13 @@ class Recipe:
         pin: bool = False,
         threads: ThreadPoolExecutor | None = None,
         shares: int = 1,
+        buffers: Buffers | None = None,
     ) -> list[Tensor]:
         """Every view of the samples `index`; storage: the bytes of the file, if somebody else maps it."""
         file = self.file
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
         pixels = file.storage if storage is None else storage
-        return render(file, pixels, index, self.plan(epoch, index), mean, std, pin, threads, shares)
+        return render(file, pixels, index, self.plan(epoch, index), mean, std, pin, threads, shares, buffers)
 
     def batch(self, views: list[Tensor], index: NDArray[np.int64]) -> Batch:
         return Batch(views, torch.from_numpy(index.copy()), torch.from_numpy(self.file.labels[index]))
@@ -108,6 +112,7 @@ class Loader(ABC):
         self.batches_per_epoch = count // batch_size if drop_last else -(-count // batch_size)
         if not self.batches_per_epoch:
             raise InputError(f"a batch of {batch_size} is more than the {count} training images; lower batch_size")
+        self.buffers = Buffers(_SPARE_BATCHES * max(1, len(recipe.views)))
         self._check_views()
 
     def _check_views(self) -> None:

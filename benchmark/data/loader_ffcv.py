@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmark.data.buffers import Buffers
 from benchmark.data.loader import Batch, Loader, Recipe
 from benchmark.data.render import cpu_kernel
 
@@ -75,7 +76,7 @@ class FFCVLoader(Loader):
         super().__init__(recipe, indices, batch_size, workers, drop_last, rank, world_size)
         cpu_kernel()
         recipe.file.read_ahead()
-        self._decoder = _Decoder(recipe)
+        self._decoder = _Decoder(recipe, self.buffers)
         self._ffcv = _ffcv_loader(recipe.path, batch_size // world_size, self._decoder)
         self._running: EpochIterator | None = None
 
@@ -105,9 +106,9 @@ class FFCVLoader(Loader):
 class _Decoder(Operation):
     """FFCV's place for reading an image field: given a batch of samples and the mapped file, returns all views."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, buffers: Buffers) -> None:
         super().__init__()
-        self._recipe = recipe
+        self._recipe, self._buffers = recipe, buffers
         self._pin = torch.cuda.is_available()
 
     def serve(self, epoch: int, threads: ThreadPoolExecutor, shares: int) -> None:
@@ -121,7 +122,7 @@ class _Decoder(Operation):
         def decode(index: NDArray[np.int64], memory: None, metadata: Any, storage: Any) -> Any:
             try:
                 pixels = storage[0].view(np.ndarray)
-                return self._recipe.render(self._epoch, index, pixels, self._pin, self._threads, self._shares)
+                return self._recipe.render(self._epoch, index, pixels, self._pin, self._threads, self._shares, self._buffers)
             except BaseException as error:  # FFCV's thread would die silently, its reader would wait for ever
                 return error
 

@@ -27,10 +27,8 @@ class TorchLoader(Loader):
 
     backend = "torch"
 
-    def _make(
-        self, epoch: int, index: NDArray[np.int64], pin: bool, threads: ThreadPoolExecutor | None = None
-    ) -> Batch:  # fmt: skip
-        views = self.recipe.render(epoch, index, None, pin, threads, self.workers)
+    def _make(self, epoch: int, index: NDArray[np.int64], pin: bool, threads: ThreadPoolExecutor | None = None) -> Batch:
+        views = self.recipe.render(epoch, index, None, pin, threads, self.workers, self.buffers)
         return self.recipe.batch(views, index)
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:

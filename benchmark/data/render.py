@@ -8,6 +8,7 @@ kernels with one meaning: numba's where numba can be imported, else torch's.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmark.data.beton import Beton, open_beton
+from benchmark.data.buffers import Buffers
 from benchmark.data.datasets import Dataset
 from benchmark.data.views import Patches, Program, Table, centre, parameters, patch_program, patches, plain, program
 from benchmark.errors import InputError
@@ -115,18 +117,19 @@ def render(
     pin: bool = False,
     threads: ThreadPoolExecutor | None = None,
     shares: int = 1,
+    buffers: Buffers | None = None,
 ) -> list[Tensor]:
     """Every planned view of the samples `index` of a file: f4 (N, *view.shape) each, memory of the caller's own.
 
-    storage: the bytes of the file. InputError where an image cannot be decoded, or the memory does not suffice.
+    storage: the bytes of the file. pin: into page-locked memory, for a GPU; else the memory is taken from `buffers`, if
+    given. InputError where an image cannot be decoded, or the memory does not suffice.
     """
-    count, kernel = len(index), cpu_kernel()
+    count, kernel, shapes = len(index), cpu_kernel(), [(len(index), *view.shape) for view in planned]
+    take = (buffers or Buffers(0)).take
     try:
-        outs = [torch.empty((count, *view.shape), pin_memory=pin) for view in planned]
-    except (RuntimeError, MemoryError) as error:
-        if "memory" not in str(error).lower() and isinstance(error, RuntimeError):
-            raise
-        size = 4 * count * sum(int(np.prod(view.shape)) for view in planned) / 2**30
+        outs = [torch.empty(shape, pin_memory=True) if pin else take(shape) for shape in shapes]
+    except MemoryError:
+        size = 4 * sum(math.prod(shape) for shape in shapes) / 2**30
         raise InputError(
             f"there is no memory for a batch of {count} images in {len(planned)} views ({size:.1f} GiB); lower batch_size"
         ) from None

@@ -164,6 +164,22 @@ def test_batches_belong_to_the_caller(dataset, backend):
         assert same(list(opened.epoch(0)), copies)
 
 
+def test_memory_is_used_again_only_when_nothing_of_a_batch_is_held(dataset, backend):
+    with loader(dataset, backend, batch_size=4, workers=1) as opened:
+        kept, slices, seen = [], [], set()
+        for number, batch in enumerate(opened.epoch(0)):
+            seen |= {view.data_ptr() for view in batch.views}
+            if number % 3 == 0:
+                kept.append((batch.views[0], batch.views[0].clone()))
+            if number % 3 == 1:
+                part = batch.views[1][2].flatten()[5:9]  # a small part of it is enough to hold it
+                slices.append((part, part.clone()))
+        for held, copy in (*kept, *slices):
+            assert torch.equal(held, copy)
+        count = sum(2 for _ in range(2) for _ in opened.epoch(1))
+        assert count == 60 and len(seen) < 30  # of the first epoch's thirty views some lay where others had been
+
+
 def test_leaving_early_leaves_nothing_alive(dataset, backend):
     before = threading.active_count()
     with loader(dataset, backend, batch_size=2) as opened:
