@@ -182,13 +182,16 @@ class Beton:
         begin = int(self.offsets[index])
         return self.storage[begin : begin + int(self.sizes[index])]
 
-    def decode(self, index: int) -> NDArray[np.uint8]:
-        """One image, u1 (H, W, 3); InputError names the file, the index and the source file where it cannot be decoded."""
+    def decode(self, index: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """One image, u1 (H, W, 3), of a JPEG file in the memory `into` u1 (H * W * 3,) if that is given and possible.
+
+        InputError names the file, the index and the source file where it cannot be decoded.
+        """
         shape = int(self.heights[index]), int(self.widths[index]), 3
         if not self.jpeg:
             return self.stored(index).reshape(shape).copy()
         try:
-            pixels = decode_jpeg(self.stored(index))
+            pixels = decode_jpeg(self.stored(index), into)
             if pixels.shape != shape:
                 raise ValueError(f"{pixels.shape[1]} x {pixels.shape[0]} pixels, not {shape[1]} x {shape[0]}")
         except ValueError as error:

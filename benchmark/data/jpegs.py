@@ -29,8 +29,10 @@ class Stored:
     reencoded: bool
 
 
-def decode_jpeg(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """RGB pixels u1 (H, W, 3) of the JPEG file `data` u1 (size,); ValueError says why there are none.
+def decode_jpeg(data: NDArray[np.uint8], into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    """RGB pixels u1 (H, W, 3) of the JPEG file `data` u1 (size,), if possible in the memory `into` u1 (H * W * 3,).
+
+    ValueError says why there are none.
 
     The interpreter's lock is released meanwhile. Where simplejpeg is not installed Pillow decodes, to the same pixels bit by
     bit (both are libjpeg-turbo's), if more slowly and with more patience for damage.
@@ -39,7 +41,7 @@ def decode_jpeg(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
         import simplejpeg
     except ImportError:
         return _decode_with_pillow(data)
-    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data)
+    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, buffer=into)
     return pixels
 
 

@@ -214,6 +214,12 @@ def _blocks(low: int, high: int, step: int) -> list[tuple[int, int]]:
 
 def _decoded(file: Beton, index: Integers) -> tuple[NDArray[np.uint8], Integers]:
     """The pixels of some photographs, one behind the other, and where each starts."""
-    pixels = [file.decode(int(sample)).reshape(-1) for sample in index]
-    ends = np.cumsum([len(image) for image in pixels], dtype=np.int64)
-    return np.concatenate(pixels), np.concatenate([[0], ends[:-1]])
+    sizes = file.heights[index] * file.widths[index] * 3
+    starts = np.cumsum(sizes) - sizes
+    pixels = np.empty(int(sizes.sum()), np.uint8)
+    for sample, start, size in zip(index.tolist(), starts.tolist(), sizes.tolist(), strict=True):
+        place = pixels[start : start + size]
+        image = file.decode(sample, place).reshape(-1)
+        if not np.may_share_memory(image, place):
+            place[:] = image
+    return pixels, starts

@@ -329,7 +329,7 @@ def test_patches_are_cut_out_of_the_view(dataset):
 def test_a_photograph_is_decoded_once_whatever_the_number_of_views(jpeg_dataset, backend, monkeypatch, count):
     decoded = []
     decode = Beton.decode
-    monkeypatch.setattr(Beton, "decode", lambda file, index: decoded.append(index) or decode(file, index))
+    monkeypatch.setattr(Beton, "decode", lambda file, index, into: decoded.append(index) or decode(file, index, into))
     batches = taken(jpeg_dataset, backend=backend, indices=np.arange(24), views=RECIPES["simclr"][:1] * count)
     assert sorted(decoded) == sorted(torch.cat([batch.index for batch in batches]).tolist())
 
