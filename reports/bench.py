@@ -19,6 +19,7 @@ HEADER = ("what", "ours", "beside", "its number", "ratio", "goal", "")
 NUMERIC = (False, True, False, True, True, False, False)
 MISSING = "Not measured yet: `make bench` measures, and `--json reports/records/bench/NAME.json` keeps the record."
 _SCHEMA = 1
+_TOLD = ("images/s", "s", "MiB")  # units of the other loaders' lines that are told where no goal is missed
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "bench": str,
     "subject": str,
@@ -55,7 +56,7 @@ def markdown(bench: Bench | None) -> str:
     if bench is None:
         return MISSING
     table = grid([escape(name) for name in HEADER], [[escape(text) for text in row] for row in bench.rows], NUMERIC)
-    return f"{table}\n\n{escape(' '.join(bench.notes))}"
+    return "\n".join([table, "", *(f"- {escape(note)}" for note in bench.notes)])
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -110,22 +111,32 @@ def _notes(
     machine, versions = record["machine"], record["versions"]
     if record.get("quick"):
         yield "A quick run: its numbers say nothing."
-    yield f"Ours: {main}. {machine['cpu']}, {machine['cores']} cores; {record['date'][:10]}, commit {_commit(record)};"
-    names = ("torch", "torchvision", "ffcv", "numba", "lightly", "kornia")
-    yield ", ".join(f"{name} {versions[name]}" for name in names if name in versions) + "."
-    if peers:
-        ways = dict.fromkeys(f"{line['subject']} ({line['detail'].partition(';')[0]})" for line in peers)
-        yield f"Medians of repetitions in turns, each in the fastest way found: {', '.join(ways)}."
-    by_subject: dict[str, dict[str, str]] = {}
-    for line in others:
-        missed = f" (goal: {line['goal']}, missed)" if line.get("met") is False else ""
-        by_subject.setdefault(line["subject"], {})[line["bench"]] = _amount(line) + missed
-    for subject, amounts in by_subject.items():
-        yield f"{subject}: {'; '.join(f'{bench} {amount}' for bench, amount in amounts.items())}."
+    named = ("torch", "torchvision", "ffcv", "numba", "lightly", "kornia")
+    made_with = ", ".join(f"{name} {versions[name]}" for name in named if name in versions)
+    where = f"{machine['cpu']}, {machine['cores']} cores, {record['date'][:10]}, commit {_commit(record)}, {made_with}"
+    yield f"Ours: {main}. All in one run, in turns: {where}."
     for name, words in record["images"].items():
-        yield f"{name.capitalize() if name.islower() else name} images: {words}."
-    for missing in record.get("missing", []):
-        yield f"Not measured: {missing['bench']}, {missing['subject']} ({missing['why']})."
+        yield f"{name[0].upper()}{name[1:]} images: {words}."
+    for bench, lines in _grouped(peers, "bench").items():
+        ways = (f"{line['subject']} ({line['detail'].partition(';')[0]})" for line in lines)
+        yield f"{bench}, each peer in the fastest way found: {', '.join(ways)}."
+    for subject, lines in _grouped(others, "subject").items():
+        told = (f"{line['bench']}: {_amount(line)}{_missed(line)}" for line in lines if line["unit"] in _TOLD or _missed(line))
+        if said := "; ".join(dict.fromkeys(told)):
+            yield f"{subject}. {said[0].upper()}{said[1:]}."
+    for bench, lines in _grouped(record.get("missing", []), "bench").items():
+        yield f"Not measured: {bench}, " + "; ".join(f"{line['subject']} ({line['why']})" for line in lines) + "."
+
+
+def _grouped(lines: Sequence[dict[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        groups.setdefault(line[key], []).append(line)
+    return groups
+
+
+def _missed(line: dict[str, Any]) -> str:
+    return f" (goal: {line['goal']}, missed)" if line.get("met") is False else ""
 
 
 def _commit(record: dict[str, Any]) -> str:

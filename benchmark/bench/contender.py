@@ -20,6 +20,9 @@ from benchmark.errors import InputError
 
 Announce = Callable[[str], None]
 
+_CHOICE = 2.0  # seconds for which each way is measured, once warm, before one is chosen
+_LEAST = 8  # batches of each worker in a measurement: those delivered in a burst at its start must not matter
+
 # One way to make batches: called with a count, it yields after each of so many batches and leaves no work behind.
 Way = Callable[[int], Iterator[object]]
 
@@ -157,6 +160,8 @@ def _serve(pipe: Connection, build: Build, work: Work) -> None:
     try:
         ways = dict(build(work))
         rates = {name: _rate(way, work, 0.0, 0.0) for name, way in ways.items()}
+        if len(ways) > 1:
+            rates = {name: _rate(way, work, _CHOICE, rates[name]) for name, way in ways.items()}
         best = max(rates, key=lambda name: rates[name])
         way = ways.pop(best)
         ways.clear()  # ends the workers of the others
@@ -178,7 +183,7 @@ def _rate(way: Way, work: Work, seconds: float, expected: float) -> float:
     The number of batches is a multiple of the workers, who end together.
     """
     lead = 2 * work.cores
-    turns = max(2, math.ceil(seconds * expected / work.batch / work.cores))
+    turns = max(_LEAST, math.ceil(seconds * expected / work.batch / work.cores))
     begin = end = 0.0
     for number, _ in enumerate(way(lead + turns * work.cores)):
         end = time.perf_counter()

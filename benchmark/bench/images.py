@@ -47,8 +47,13 @@ def small(data: str | None, cache: Path, announce: Announce) -> tuple[Dataset, s
         name, path = "cifar10", Path(tail if equals and head in SIDES else data)
     announce(f"preparing {name}")
 
+    tenths = -1
+
     def progress(what: str, done: int, total: int) -> None:
-        announce(f"{what}: {done:,} of {total:,}")
+        nonlocal tenths
+        if 10 * done // total > tenths:  # a log takes every line
+            tenths = 10 * done // total
+            announce(f"{what}: {done:,} of {total:,}")
 
     dataset = prepare(find(name, path, cache), cache, SMALL_SIDE, progress=progress)
     return dataset, f"{dataset.name} ({dataset.note}), {dataset.counts['train']:,} images of {dataset.size} x {dataset.size}"

@@ -29,7 +29,7 @@ class Effort:
     repetitions: int = 5
     seconds: float = 5.0
     small_batch: int = 256
-    large_batch: int = 64
+    large_batch: int = 32
     files: int = 1024
     compiled: bool = True
 
@@ -70,7 +70,7 @@ def large(work: Work, bench: str, effort: Effort, announce: Announce) -> Outcome
             shares = [100 * rate / decoded for rate, decoded in zip(found.rates[name], floor, strict=True)]
             detail = "one decode an image at that speed, of the time that the loader takes for it"
             outcome.results.append(measured(f"share of JPEG decoding, {bench}", name, "%", shares, detail=detail))
-    what = f"JPEG decodes of an image for {len(work.views)} views"
+    what = f"JPEG decodes for {len(work.views)} views"
     for name in (name for name in mine if name in found.rates):
         announce(f"counting decodes of {name}")
         try:
@@ -79,7 +79,7 @@ def large(work: Work, bench: str, effort: Effort, announce: Announce) -> Outcome
             outcome.missing.append(Missing(what, name, str(error)))
         else:
             detail = f"{decoded} decodes for {delivered} images"
-            outcome.results.append(measured(what, name, "decodes", [decoded / delivered], Goal(most=1.0), detail))
+            outcome.results.append(measured(what, name, "an image", [decoded / delivered], Goal(most=1.0), detail))
     return outcome
 
 

@@ -29,7 +29,7 @@ BUILD = {"ffcv": ffcv_loader, "torch": torch_loader, "resident": resident_loader
 
 
 def name(backend: str) -> str:
-    return f"Retable, {backend} loader"
+    return f"Retable, {backend} loader{' on the CPU' if backend == 'resident' else ''}"
 
 
 def open_ours(work: Work, backend: str) -> Loader:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from multiprocessing import get_all_start_methods
 from typing import Any
 
 import numpy as np
@@ -223,6 +224,7 @@ def _loading(dataset: Dataset[Views], work: Work, batched: bool = False) -> Way:
         sampler=draws,
         num_workers=work.cores,
         persistent_workers=True,
+        multiprocessing_context=get_all_start_methods()[0],  # the system's usual one; a spawned process would spawn on
     )
     return partial(_loaded, loader, draws)
 

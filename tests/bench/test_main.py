@@ -85,6 +85,7 @@ def test_decodes_are_counted_where_they_happen(jpegs):
     assert alone(count_decodes, replace(jpegs, views=jpegs.views[:1]), "torch") == (12, 12)
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_record_and_prints_a_table(folder, tmp_path):
     path = tmp_path / "new" / "record.json"
     command = [sys.executable, "-m", "benchmark.bench", "--quick", "--only", "memory", "--data", f"cifar10={folder}"]

@@ -1,0 +1,130 @@
+"""The bench's table in a text and on the page, from committed records."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.bench.memory import growth
+from benchmark.bench.record import Goal, Missing, Outcome, Result, assemble, compared, measured, write
+from reports import __main__ as reports_main
+from reports import bench
+from reports.build import ROOT
+
+README = "# Title\n\n<!-- report:begin bench -->\nstale\n<!-- report:end bench -->\nEnd.\n"
+FIRST, SECOND = "Retable, ffcv loader", "Retable, torch loader"
+SMALL = "two views, 32 x 32"
+
+
+def outcome(ours: float) -> Outcome:
+    results: list[Result] = [
+        measured(
+            SMALL, "torchvision v2", "images/s", [1300.0, 1400.0, 1350.0], detail="PIL images; slower in the warm-up, tensors"
+        ),
+        measured(SMALL, "kornia, compiled", "images/s", [9000.0], detail="one process"),
+        compared(SMALL, FIRST, "images/s", [ours], "torchvision v2", [1350.0], Goal(ratio=25)),
+        compared(SMALL, FIRST, "images/s", [ours], "kornia, compiled", [9000.0]),
+        compared(SMALL, SECOND, "images/s", [ours / 2], "torchvision v2", [1350.0]),
+        measured("JPEG", "decoding alone", "images/s", [3000.0]),
+        measured("first batch", FIRST, "s", [0.7512], Goal(most=3)),
+        measured("first batch", SECOND, "s", [3.2], Goal(most=3)),
+        growth(FIRST, [900.0] * 20),
+    ]
+    return Outcome(results, [Missing(SMALL, "lightly", "lightly is not installed")])
+
+
+def put(folder: Path, name: str, date: str, ours: float, **changes: Any) -> None:
+    record = assemble(outcome(ours), {"small": "cifar10, 50,000 images"}, {"quick": False})
+    write(folder / "bench" / f"{name}.json", record | {"date": date} | changes)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = reports_main.main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_the_newest_record_fills_the_marked_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, "a", "2026-03-02T10:00:00Z", 40_500)
+    put(tmp_path, "b", "2026-03-01T10:00:00Z", 10_000)
+    readme = tmp_path / "README.md"
+    readme.write_text(README)
+    code, printed, errors = run(capsys, "--records", tmp_path, "--readme", readme)
+    text = readme.read_text()
+    assert (code, errors) == (0, "") and "rewritten" in printed and "stale" not in text and text.endswith("bench -->\nEnd.\n")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    assert rows[0] == list(bench.HEADER)
+    assert rows[2] == [SMALL, "40,500 images/s", "torchvision v2", "1,350", "30.0", "at least 25x", "met"]
+    assert rows[3] == [SMALL, "40,500 images/s", "kornia, compiled", "9,000", "4.5", "", ""]
+    assert rows[4] == ["first batch", "0.751 s", "", "", "", "at most 3 s", "met"]
+    assert rows[5][4:] == ["1.00", "at most 2% of growth", "met"] and len(rows) == 6
+    for words in (
+        "torchvision v2 (PIL images)",
+        "decoding alone. JPEG: 3,000 images/s.",
+        f"{SECOND}. T{SMALL[1:]}: 20,250 images/s; first batch: 3.2 s (goal: at most 3 s, missed).",
+        "Small images: cifar10, 50,000 images.",
+        "Not measured: two views, 32 x 32, lightly (lightly is not installed).",
+        "2026-03-02",
+    ):
+        assert words in text
+    assert "up to date" in run(capsys, "--records", tmp_path, "--readme", readme)[1]
+
+
+def test_a_quick_run_says_so(tmp_path: Path) -> None:
+    put(tmp_path, "a", "2026-03-02T10:00:00Z", 40_500, quick=True)
+    found, problems = bench.newest(tmp_path / "bench")
+    assert found is not None and not problems and "A quick run: its numbers say nothing." in bench.markdown(found)
+
+
+def test_nothing_has_been_measured_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(README)
+    assert run(capsys, "--records", tmp_path, "--readme", readme)[0] == 0
+    assert bench.MISSING in readme.read_text() and "stale" not in readme.read_text()
+    out = tmp_path / "build"
+    assert run(capsys, "--records", tmp_path, "--out", out, "--no-figures")[0] == 0
+    assert "Speed of the loaders" not in (out / "index.html").read_text()
+
+
+def test_the_page_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, "a", "2026-03-02T10:00:00Z", 20_250)
+    out = tmp_path / "build"
+    assert run(capsys, "--records", tmp_path, "--out", out, "--no-figures")[0] == 0
+    page = (out / "index.html").read_text()
+    assert "Speed of the loaders" in page and "20,250 images/s" in page and '<span class="chip missed">missed</span>' in page
+
+
+@pytest.mark.parametrize("damage", ["cut", "schema", "median", "machine"])
+def test_a_record_that_cannot_be_read_is_named_and_the_rest_is_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    put(tmp_path, "good", "2026-03-01T10:00:00Z", 40_500)
+    put(tmp_path, "bad", "2026-03-02T10:00:00Z", 40_500)
+    path = tmp_path / "bench" / "bad.json"
+    record = json.loads(path.read_text())
+    if damage == "median":
+        record["results"][0]["median"] = None
+    elif damage == "schema":
+        record["schema"] = 9
+    else:
+        del record["machine"]
+    path.write_text(path.read_text()[:100] if damage == "cut" else json.dumps(record))
+    readme = tmp_path / "README.md"
+    readme.write_text(README)
+    code, _, errors = run(capsys, "--records", tmp_path, "--readme", readme)
+    assert code == 2 and str(path) in errors and errors.count("\n") == 1 and "not a record of the bench" in errors
+    assert "40,500 images/s" in readme.read_text()
+
+
+def test_committed_records_are_whole() -> None:
+    assert not bench.newest(ROOT / "reports" / "records" / "bench")[1]
+
+
+def test_the_table_needs_no_torch() -> None:
+    code = "import sys, reports.bench; sys.exit(bool({'torch', 'numba'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
