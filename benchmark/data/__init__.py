@@ -57,7 +57,7 @@ def open_loader(
     the views that have no size of their own.
 
     backend: "ffcv" and "torch" give the same bits; "resident" holds a raw data set on `device` ("cuda" by default where
-    there is one, else "cpu") and augments there, equal up to float rounding. "auto" is FFCV where it can be imported, else
+    there is one, else "cpu") and augments there, equal up to float rounding and what that does at thresholds. "auto" is FFCV where it can be imported, else
     torch; without numba, whose absence makes the torch loader slow, it is resident if `device` is a CUDA device with room.
     InputError where a batch is larger than the training set, or a backend is asked for that cannot be had.
     """
@@ -118,8 +118,8 @@ def central_views(
 ) -> Tensor:
     """What evaluation shows an encoder of the samples `indices`: their middle, normalized, f4 (N, C, out_size, out_size).
 
-    Of raw images stored larger than out_size the central out_size pixels, else the whole image; of photographs the
-    ImageNet protocol's centre, 224 of the 256 pixels of the shorter side.
+    Of photographs the ImageNet protocol's centre, 224 of the 256 pixels of the shorter side (of raw ones as much as
+    out_size pixels, if that is more); of small images the whole.
     """
     from benchmark.data.render import central
 

@@ -18,16 +18,18 @@ from torch import Tensor
 
 
 class Buffers:
-    """Lends float32 tensors and keeps at most `spare` of each size that have come back. Any thread may call it."""
+    """Lends float32 tensors. Any thread may call it."""
 
-    def __init__(self, spare: int) -> None:
-        self._spare = spare
+    def __init__(self) -> None:
         self._returned: dict[int, deque[NDArray[np.float32]]] = {}
 
-    def take(self, shape: tuple[int, ...]) -> Tensor:
-        """A tensor of this shape with no particular content. MemoryError where there is no memory for it."""
+    def take(self, shape: tuple[int, ...], spare: int = 0) -> Tensor:
+        """A tensor of this shape with no particular content; `spare` of its size are kept at most when they come back.
+
+        MemoryError where there is no memory for it.
+        """
         size = math.prod(shape)
-        returned = self._returned.setdefault(size, deque(maxlen=self._spare))
+        returned = self._returned.setdefault(size, deque(maxlen=spare))
         try:
             memory = returned.pop()
         except IndexError:
@@ -35,3 +37,7 @@ class Buffers:
         lent = memory[:]  # an object of its own: the tensors' storage holds it, and it dies with them
         weakref.finalize(lent, returned.append, memory).atexit = False
         return torch.from_numpy(lent).view(shape)
+
+    def clear(self) -> None:
+        """Give up what has come back, and keep nothing of what is lent now."""
+        self._returned = {}

@@ -46,7 +46,7 @@ def apply_row(
         image = _apply(operation, image, row, program, mean)
         if operation == column.CROP and program.mirrored and row[column.FLIP]:
             image = F.horizontal_flip(image)
-    return in_channels(image, CHANNELS[program.channels], mean, std)
+    return in_channels(image, CHANNELS[program.channels], mean, std) if program.normalized else image
 
 
 def apply_patches(
@@ -63,7 +63,7 @@ def apply_patches(
 
     cuts: of this sample alone. kept: side of the square that is left of a patch, in a frame of zeros; 0 keeps all.
     """
-    view = apply_row(pixels, row, replace(whole, channels=0), (0, 0, 0), (1, 1, 1))
+    view = apply_row(pixels, row, replace(whole, normalized=False), mean, std)
     side, done = patch.size, []
     for (top, left), (y, x), patch_row in zip(cuts.corners[0].tolist(), cuts.inner[0].tolist(), cuts.table, strict=True):
         piece = apply_row(view[:, top : top + side, left : left + side], patch_row, patch, mean, std)

@@ -11,6 +11,8 @@ threads, and makes the result independent of the number of threads by constructi
 from __future__ import annotations
 
 import functools
+import pickle
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -20,15 +22,18 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+import methods.views
+from benchmark.data import keys, randaugment
 from benchmark.data import numba_colour as colour
 from benchmark.data import numba_geometry as geometry
-from benchmark.data import randaugment
 from benchmark.data import views as column
-from benchmark.data.views import CHANNELS, Program, Table, program
-from methods.views import RANDAUGMENT_MOST, ViewConfig
+from benchmark.data.views import CHANNELS, Program, Table
+from methods.views import RANDAUGMENT_MOST
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
-_LAB, _SOBEL = CHANNELS.index("lab"), CHANNELS.index("sobel")
+_LAB, _SOBEL, _NONE = CHANNELS.index("lab"), CHANNELS.index("sobel"), -1
+# What numba raises where its cache cannot be used: no folder to write to, no room in it, files damaged.
+_CACHE_ERRORS = (RuntimeError, OSError, EOFError, pickle.UnpicklingError)
 
 
 def apply(
@@ -51,16 +56,14 @@ def apply(
     storage = storage.view()
     storage.flags.writeable = False  # one type, whether it is a mapped file or an array: one compilation
     numbers = np.array(made.operations, np.int64)
-    switches = made.base, made.mirrored, made.taps, made.bicubic, made.channels, made.in_place
+    switches = made.base, made.mirrored, made.taps, made.bicubic, made.channels if made.normalized else _NONE, made.in_place
     flat = out.reshape(count, channels, size * size)
     _augment()(storage, offsets, heights, widths, table, numbers, *switches, mean, std, size, flat)
 
 
 def load() -> None:
     """Compile the kernel, or take it from numba's disk cache."""
-    none = np.empty(0, np.int64)
-    nothing = np.empty(0, np.uint8), none, none, none, np.empty((0, column.COLUMNS), np.float32), program(ViewConfig(), 1)
-    apply(*nothing, np.zeros(3, np.float32), np.ones(3, np.float32), np.empty((0, 3, 1, 1), np.float32))
+    _augment()
 
 
 @njit(nogil=True, error_model="numpy")
@@ -104,13 +107,33 @@ def _randaugment(image, size, number, argument, mean, scratch):  # type: ignore[
 @functools.cache
 def _augment() -> Callable[..., None]:
     """The compiled loop over samples. numba looks at the date of this file alone to see whether what it has in its cache is
-    stale; so the version of the files that the loop calls into is made a part of the key."""
-    files = (Path(__file__), *(Path(str(module.__file__)) for module in (colour, geometry, column, randaugment)))
-    return _compiled(zlib.crc32(b"".join(file.read_bytes() for file in files)))
+    stale; so the version of the files whose code or numbers the loop takes in is made a part of the key."""
+    modules = (colour, geometry, keys, column, randaugment, methods.views)
+    files = (Path(__file__), *(Path(str(module.__file__)) for module in modules))
+    version = zlib.crc32(b"".join(file.read_bytes() for file in files))
+    try:
+        return _ready(_compiled(version, cache=True))
+    except _CACHE_ERRORS as error:
+        warnings.warn(
+            f"numba's cache cannot be used ({error}): every process compiles the augmentation anew, which takes seconds; "
+            f"set NUMBA_CACHE_DIR to a folder that can be written, or empty the one it has",
+            stacklevel=2,
+        )
+        return _ready(_compiled(version, cache=False))
 
 
-def _compiled(version: int) -> Any:
-    @njit(nogil=True, cache=True, error_model="numpy")
+def _ready(augment: Callable[..., None]) -> Callable[..., None]:
+    """The function after one call, with no samples, of the types that it will be called with."""
+    none, nothing = np.empty(0, np.int64), np.empty(0, np.uint8)
+    nothing.flags.writeable = False
+    table, three = np.empty((0, column.COLUMNS), np.float32), np.ones(3, np.float32)
+    out = np.empty((0, 3, 1), np.float32)
+    augment(nothing, none, none, none, table, none, False, False, 1, False, 0, False, three, three, 1, out)
+    return augment
+
+
+def _compiled(version: int, cache: bool) -> Any:
+    @njit(nogil=True, cache=cache, error_model="numpy")
     def augment(  # type: ignore[no-untyped-def]
         storage, offsets, heights, widths, table, operations,
         base, mirrored, taps, bicubic, channels, in_place, mean, std, size, out,
@@ -189,7 +212,7 @@ def _compiled(version: int) -> Any:
                     colour.add_noise(image, p[column.NOISE], p[column.NOISE_KEY], p[column.NOISE_KEY + 1])
             if channels == _LAB:
                 colour.to_lab(image)
-            else:
+            elif channels != _NONE:
                 for c in range(3):
                     plane, shift, scale = image[c], mean[c], _ONE / std[c]
                     for i in range(plane.size):

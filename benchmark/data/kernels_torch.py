@@ -187,6 +187,8 @@ def _plan(table: Table, program: Program, mean: Colour, std: Colour, cropped: bo
         elif operation == column.NOISING:
             amount = table[:, [column.NOISE, column.NOISE_KEY, column.NOISE_KEY + 1]]
             yield color.noisy, amount[:, 0] > 0, amount
+    if not program.normalized:
+        return
     normalization = np.array([*mean, *std], np.float32)[None]
     yield color.CHANNELS[CHANNELS[program.channels]], everything, normalization
 

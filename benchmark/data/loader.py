@@ -25,8 +25,6 @@ from benchmark.data.render import View, plan, render
 from benchmark.errors import InputError
 from methods.views import ViewConfig
 
-_SPARE_BATCHES = 2  # whose memory is kept for the next ones
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -42,7 +40,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the samples of a file become views; small, so that it travels to worker processes."""
+    """How the samples of a file become views."""
 
     path: Path
     views: tuple[ViewConfig, ...]
@@ -105,6 +103,8 @@ class Loader(ABC):
         count, stored = len(self._indices), len(recipe.file)
         if count and (self._indices.min() < 0 or self._indices.max() >= stored):
             raise ValueError(f"indices reach outside of the {stored} images of {recipe.path}")
+        if batch_size < 1 or workers < 0:
+            raise InputError(f"batch_size is {batch_size} and workers {workers}; at least 1 and 0 are needed")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is none of {world_size}")
         if batch_size % world_size:
@@ -112,7 +112,7 @@ class Loader(ABC):
         self.batches_per_epoch = count // batch_size if drop_last else -(-count // batch_size)
         if not self.batches_per_epoch:
             raise InputError(f"a batch of {batch_size} is more than the {count} training images; lower batch_size")
-        self.buffers = Buffers(_SPARE_BATCHES * max(1, len(recipe.views)))
+        self.buffers = Buffers()
         self._check_views()
 
     def _check_views(self) -> None:
@@ -134,8 +134,9 @@ class Loader(ABC):
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `start_batch` on. Leaving the loop early ends all of its workers."""
 
-    def close(self) -> None:  # noqa: B027 - a loader may well hold nothing
+    def close(self) -> None:
         """Release what is held between epochs."""
+        self.buffers.clear()
 
     def __enter__(self) -> Self:
         return self

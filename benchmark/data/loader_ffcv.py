@@ -9,6 +9,7 @@ keyed, batches are freshly allocated, and the epoch thread is ended when the loo
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -59,7 +60,7 @@ _BATCHES_AHEAD = 3
 
 
 class FFCVLoader(Loader):
-    """`workers` threads share every batch; they live as long as the epoch's loop. One epoch runs at a time."""
+    """`workers` threads share every batch; they live as long as the epoch's loop."""
 
     backend = "ffcv"
 
@@ -76,31 +77,44 @@ class FFCVLoader(Loader):
         super().__init__(recipe, indices, batch_size, workers, drop_last, rank, world_size)
         cpu_kernel()
         recipe.file.read_ahead()
-        self._decoder = _Decoder(recipe, self.buffers)
-        self._ffcv = _ffcv_loader(recipe.path, batch_size // world_size, self._decoder)
-        self._running: EpochIterator | None = None
+        self._ffcv = _ffcv_loader(recipe.path, batch_size // world_size, _Decoder(recipe, self.buffers))
+        self._running: set[_Epoch] = set()
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
-        self.close()  # the decoder serves one epoch
         batches = self.batches(epoch, start_batch)
         if not batches:
             return
         shares = max(1, self.workers)
         with ThreadPoolExecutor(shares) as threads:
-            self._decoder.serve(epoch, threads, shares)
-            running = self._running = EpochIterator(self._ffcv, np.concatenate(batches))
+            running = _Epoch(self._ffcv, np.concatenate(batches), epoch, threads, shares)
+            self._running.add(running)
             try:
-                for index, (views,) in zip(batches, running, strict=True):
+                for index in batches:
+                    found = next(running, None)
+                    if found is None:
+                        raise RuntimeError("the loader was closed in the middle of this epoch")
+                    (views,) = found
                     if isinstance(views, BaseException):
                         raise views
                     yield self.recipe.batch(views, index)
             finally:
                 _end(running)
+                self._running.discard(running)
 
     def close(self) -> None:
-        if self._running is not None:
-            _end(self._running)
-            self._running = None
+        for running in tuple(self._running):
+            _end(running)
+        super().close()
+
+
+class _Epoch(EpochIterator):
+    """FFCV's epoch thread, and what its decoder has to know of the epoch."""
+
+    def __init__(
+        self, loader: ffcv.loader.Loader, order: NDArray[np.int64], epoch: int, threads: ThreadPoolExecutor, shares: int
+    ) -> None:
+        self.epoch, self.threads, self.shares = epoch, threads, shares
+        super().__init__(loader, order)  # starts the thread
 
 
 class _Decoder(Operation):
@@ -111,9 +125,6 @@ class _Decoder(Operation):
         self._recipe, self._buffers = recipe, buffers
         self._pin = torch.cuda.is_available()
 
-    def serve(self, epoch: int, threads: ThreadPoolExecutor, shares: int) -> None:
-        self._epoch, self._threads, self._shares = epoch, threads, shares
-
     def declare_state_and_memory(self, previous_state: Any) -> tuple[Any, None]:
         side = self._recipe.out_size
         return replace(previous_state, jit_mode=False, shape=(3, side, side), dtype=torch.float32), None
@@ -121,8 +132,12 @@ class _Decoder(Operation):
     def generate_code(self) -> Callable[..., Any]:
         def decode(index: NDArray[np.int64], memory: None, metadata: Any, storage: Any) -> Any:
             try:
+                running = threading.current_thread()
+                assert isinstance(running, _Epoch)
                 pixels = storage[0].view(np.ndarray)
-                return self._recipe.render(self._epoch, index, pixels, self._pin, self._threads, self._shares, self._buffers)
+                return self._recipe.render(
+                    running.epoch, index, pixels, self._pin, running.threads, running.shares, self._buffers
+                )
             except BaseException as error:  # FFCV's thread would die silently, its reader would wait for ever
                 return error
 
@@ -158,3 +173,5 @@ def _end(running: EpochIterator) -> None:
         with suppress(queue.Empty):
             running.output_queue.get_nowait()
         running.join(0.001)
+    with suppress(queue.Full):
+        running.output_queue.put_nowait(None)  # whoever still waits for a batch is to wait no longer

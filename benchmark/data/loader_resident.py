@@ -3,7 +3,7 @@
 The raw images live as one byte tensor on the device; a batch is gathered from it and rendered by `kernels_torch` on the
 current stream, so a training loop on the same stream needs no synchronization and never waits for a transfer. The tables of
 parameters are drawn on the CPU by one thread, a few batches ahead. Images are equal to those of the other loaders up to the
-rounding of float32.
+rounding of float32; a value that lies on a threshold (of solarize, posterize, equalize) may rarely fall on its other side.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ class ResidentLoader(Loader):
             thread.shutdown(cancel_futures=True)
 
     def close(self) -> None:
+        super().close()
         self._pixels = None
 
     def _batch(self, pixels: Tensor, index: NDArray[np.int64], planned: list[View]) -> Batch:
@@ -144,7 +145,7 @@ def render(images: Tensor, planned: list[View], mean: tuple[float, ...], std: tu
 def _make(view: View, images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     if view.patch is None or view.cuts is None:
         return kernels_torch.apply(images, view.table, view.program, mean, std)
-    whole = kernels_torch.apply(images, view.table, view.program, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    whole = kernels_torch.apply(images, view.table, view.program, mean, std)
     corners, inner = to_device([view.cuts.corners, view.cuts.inner], images.device)
     patches = cut(whole, corners, view.patch.size).flatten(0, 1)
     patches = kernels_torch.apply(patches, view.cuts.table, view.patch, mean, std)

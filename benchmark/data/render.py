@@ -27,8 +27,10 @@ from benchmark.data.views import Patches, Program, Table, centre, parameters, pa
 from benchmark.errors import InputError
 from methods.views import ViewConfig
 
+_SPARE_BATCHES = 2  # whose memory is kept for the next ones
+_PHOTOGRAPH = 128  # pixels: raw images of at least this side count as photographs
 _CENTRE = 224 / 256  # the part of the shorter side that the ImageNet protocol shows
-_AT_A_TIME = 8  # photographs that are decoded before their views are made
+_AT_A_TIME = 8  # photographs that are decoded, or views that are cut up, before the next are
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -100,9 +102,8 @@ def plan(
         table = parameters(seed, epoch, index, number, cfg, heights, widths, size)
         view = View(program(cfg, size), table)
         if cfg.patch_grid:
-            cuts = patches(seed, epoch, index, number, cfg, size)
-            whole = replace(view.program, channels=0)
-            view = View(whole, table, cuts, patch_program(cfg), cfg.patch_grid, cfg.patch_inner)
+            cuts = patches(seed, epoch, index, number, cfg)
+            view = replace(view, cuts=cuts, patch=patch_program(cfg), grid=cfg.patch_grid, inner=cfg.patch_inner)
         planned.append(view)
     return planned
 
@@ -125,17 +126,18 @@ def render(
     given. InputError where an image cannot be decoded, or the memory does not suffice.
     """
     count, kernel, shapes = len(index), cpu_kernel(), [(len(index), *view.shape) for view in planned]
-    take = (buffers or Buffers(0)).take
     try:
-        outs = [torch.empty(shape, pin_memory=True) if pin else take(shape) for shape in shapes]
+        outs = _memory(shapes, pin, buffers or Buffers())
     except MemoryError:
         size = 4 * sum(math.prod(shape) for shape in shapes) / 2**30
         raise InputError(
             f"there is no memory for a batch of {count} images in {len(planned)} views ({size:.1f} GiB); lower batch_size"
         ) from None
 
+    step = _AT_A_TIME if file.jpeg or any(view.patch for view in planned) else 0
+
     def run(low: int, high: int) -> None:
-        for begin, end in _blocks(low, high, _AT_A_TIME if file.jpeg else high - low):
+        for begin, end in _blocks(low, high, step or high - low):
             part = index[begin:end]
             pixels, offsets = _decoded(file, part) if file.jpeg else (storage, file.offsets[part])
             source = pixels, offsets, file.heights[part], file.widths[part]
@@ -146,17 +148,34 @@ def render(
     return outs
 
 
+def _memory(shapes: list[tuple[int, ...]], pin: bool, buffers: Buffers) -> list[Tensor]:
+    """A tensor for each shape. MemoryError where there is no memory."""
+    if not pin:
+        return [buffers.take(shape, _SPARE_BATCHES * shapes.count(shape)) for shape in shapes]
+    try:
+        return [torch.empty(shape, pin_memory=True) for shape in shapes]  # torch uses page-locked memory again by itself
+    except RuntimeError as error:
+        if "memory" in str(error).lower():
+            raise MemoryError from None
+        raise
+
+
 def central(
     dataset: Dataset, split: Literal["train", "test"], indices: NDArray[np.integer], out_size: int, channels: str, threads: int
 ) -> Tensor:
     """See `benchmark.data.central_views`."""
     file, index = open_beton(dataset.train if split == "train" else dataset.test), np.asarray(indices, np.int64)
-    fraction = _CENTRE if file.jpeg else min(1.0, out_size / file.side)
+    fraction = _CENTRE if file.jpeg else _raw_fraction(file.side, out_size)
     view = View(plain(out_size, channels), centre(file.heights[index], file.widths[index], fraction))
     mean, std = np.array(dataset.mean, np.float32), np.array(dataset.std, np.float32)
     with ThreadPoolExecutor(threads) as pool:
         (made,) = render(file, file.storage, index, [view], mean, std, threads=pool, shares=threads)
     return made
+
+
+def _raw_fraction(side: int, out_size: int) -> float:
+    """The part of a raw image's side that evaluation shows: of photographs the ImageNet protocol's, else all."""
+    return 1.0 if side <= out_size or side < _PHOTOGRAPH else max(_CENTRE, out_size / side)
 
 
 def spread(run: Callable[[int, int], None], count: int, threads: ThreadPoolExecutor | None, shares: int) -> None:
@@ -199,7 +218,7 @@ def _make(view: View, source: Source, mean: Floats, std: Floats, out: Tensor, ke
         return
     size = view.program.size
     whole = torch.empty((len(out), 3, size, size))
-    kernel(*source, view.table, view.program, np.zeros(3, np.float32), np.ones(3, np.float32), whole.numpy())
+    kernel(*source, view.table, view.program, mean, std, whole.numpy())
     pieces = cut(whole, torch.from_numpy(view.cuts.corners), view.patch.size).flatten(0, 1).contiguous()
     nothing, none = np.empty(0, np.uint8), np.empty(0, np.int64)
     kernel(nothing, none, none, none, view.cuts.table, view.patch, mean, std, pieces.numpy())

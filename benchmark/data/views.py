@@ -23,7 +23,7 @@ from benchmark.errors import InputError
 from methods.views import OPERATIONS, RANDAUGMENT_MOST, Operation, ViewConfig
 
 Table = NDArray[np.float32]
-Lengths = NDArray[np.integer] | int  # pixels: one number for all samples, or one for each
+Lengths = NDArray[np.integer] | NDArray[np.float64] | int  # pixels: one number for all samples, or one for each
 
 # Columns of the table (float32).
 TOP, LEFT, HEIGHT, WIDTH, FLIP = range(5)  # a crop, in pixels of what it is taken from
@@ -64,7 +64,8 @@ class Program:
 
     size: side of the result, pixels. operations: their numbers in their order, those that can happen. base: start from
     the BASE crop instead of from the stored image. mirrored: FLIP is done within the crop. taps: of the blur kernel (odd).
-    channels: index into CHANNELS. in_place: there is nothing to read, the result holds the image already.
+    channels: index into CHANNELS. in_place: there is nothing to read, the result holds the image already. normalized: without
+    it the result is RGB in [0, 1], whatever the channels.
     """
 
     size: int
@@ -75,14 +76,18 @@ class Program:
     bicubic: bool = False
     channels: int = 0
     in_place: bool = False
+    normalized: bool = True
 
     @property
     def channel_count(self) -> int:
-        return 2 if CHANNELS[self.channels] == "sobel" else 3
+        return 2 if self.normalized and CHANNELS[self.channels] == "sobel" else 3
 
 
 def program(cfg: ViewConfig, size: int) -> Program:
-    """The program of a view of side `size`. InputError where its blur is wider than the view."""
+    """The program of a view of side `size`, before it is cut into patches. InputError where the view cannot be made."""
+    misfit = cfg.misfit(size)
+    if misfit:
+        raise InputError(misfit)
     operations = [OPERATIONS.index(name) for name in cfg.order if _can_happen(cfg, name)]
     base = cfg.shared_crop or operations[:1] != [CROP]
     mirrored = not base and operations[1:2] == [FLIPPING]
@@ -96,6 +101,7 @@ def program(cfg: ViewConfig, size: int) -> Program:
         taps=blur_taps(cfg, size),
         bicubic=cfg.interpolation == "bicubic",
         channels=CHANNELS.index(cfg.channels),
+        normalized=not cfg.patch_grid,
     )
 
 
@@ -143,7 +149,7 @@ def parameters(
         table[:, BASE + 2], table[:, BASE + 3] = heights, widths
     if CROP in made.operations:
         seen = (size, size) if made.base else (heights, widths)
-        table[:, TOP : WIDTH + 1] = _crops(starts, cfg.crop_scale, cfg.crop_ratio, *seen)
+        table[:, TOP : WIDTH + 1] = _crops(starts, cfg.crop_scale, cfg.crop_ratio, *seen, cfg.central_square)
     return table
 
 
@@ -157,17 +163,9 @@ class Patches:
     table: Table
 
 
-def patches(seed: int, epoch: int, indices: NDArray[np.integer], view: int, cfg: ViewConfig, size: int) -> Patches:
-    """The patches of view number `view` of side `size`. InputError where they reach out of it."""
+def patches(seed: int, epoch: int, indices: NDArray[np.integer], view: int, cfg: ViewConfig) -> Patches:
+    """The patches of view number `view`."""
     side, grid = cfg.patch_size, cfg.patch_grid
-    reach = (grid - 1) * cfg.patch_stride + cfg.patch_slack + side
-    if reach > size:
-        raise InputError(
-            f"patches of {side} pixels, {cfg.patch_stride} apart, reach to pixel {reach} of a view of {size}; "
-            f"lower patch_grid, patch_size, patch_stride or patch_slack, or raise the view's size"
-        )
-    if cfg.patch_inner > side:
-        raise InputError(f"patch_inner is {cfg.patch_inner}, more than the patch_size of {side}; lower it")
     count = grid * grid
     starts = np.stack([counters(stream(keys.PATCHES, seed, epoch, view, patch), indices) for patch in range(count)], axis=1)
     flat = starts.reshape(-1)
@@ -196,10 +194,7 @@ def blur_taps(cfg: ViewConfig, size: int) -> int:
     """Length of the blur kernel of a view of side `size`, pixels: see `ViewConfig.blur_kernel`."""
     if cfg.blur_kernel == 0:  # the Gaussian at four standard deviations is 3e-4 of its peak
         return 2 * min(math.ceil(4 * cfg.blur_sigma[1]), size - 1) + 1
-    taps = max(3, 2 * int(cfg.blur_kernel * size / 2) + 1)
-    if cfg.blur_prob > 0 and taps // 2 >= size:
-        raise InputError(f"a blur_kernel of {cfg.blur_kernel} is too wide for images of {size} pixels; lower it")
-    return taps
+    return min(max(3, 2 * int(cfg.blur_kernel * size / 2) + 1), 2 * size - 1)
 
 
 def _between(unit: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
@@ -255,11 +250,22 @@ def _drawn(starts: NDArray[np.uint64], cfg: ViewConfig, size: int) -> Table:
 
 
 def _crops(
-    starts: NDArray[np.uint64], scale: tuple[float, float], ratio: tuple[float, float], heights: Lengths, widths: Lengths
+    starts: NDArray[np.uint64],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    heights: Lengths,
+    widths: Lengths,
+    central_square: bool = False,
 ) -> NDArray[np.float64]:
     """Top, left, height, width (N, 4) by torchvision's law on images of heights x widths."""
     high = np.broadcast_to(np.asarray(heights, np.float64), starts.shape)
     wide = np.broadcast_to(np.asarray(widths, np.float64), starts.shape)
+    if central_square:
+        side = np.minimum(high, wide)
+        crops = _crops(starts, scale, ratio, side, side)
+        crops[:, 0] += (high - side) // 2
+        crops[:, 1] += (wide - side) // 2
+        return crops
     crops = _fallback_crops(ratio, high, wide)
     log_ratio = (math.log(ratio[0]), math.log(ratio[1]))
     left_over = np.arange(len(starts))

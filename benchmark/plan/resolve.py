@@ -82,9 +82,13 @@ def resolve(layers: Iterable[Layer], data: Mapping[str, DataIdentity] | None) ->
     if at_hand:
         config["data"]["name"] = at_hand.name
     try:
-        config["views"] = _views(nested.get("views", {}), entry["recipe"])[: entry["num_views"]]
+        views = _views(nested.get("views", {}), entry["recipe"])[: entry["num_views"]]
     except ValueError as error:
-        raise InputError(f"{layers[-1].where(('views',))}: {error}") from None
+        raise InputError(f"{_said_views(layers)}: {error}") from None
+    misfit = _views_misfit(views, method, config["data"]["image_size"])
+    if misfit:
+        raise InputError(f"{_said_views(layers)}: {misfit}")
+    config["views"] = [view_values(view) for view in views]
     if not entry["trains"]:  # nothing of the training can matter to a network that is not trained
         config = {key: config[key] for key in ("method", "version", "data", "encoder")}
     return config
@@ -136,11 +140,34 @@ def _check_view(path: Path_, value: Any, layer: Layer) -> Any:
     raise InputError(f"{layer.where(path)}: expected views.recipe or views.first|second|both.<setting>")
 
 
-def _views(section: dict[str, Any], recipe: str) -> list[dict[str, Any]]:
+def _views(section: dict[str, Any], recipe: str) -> list[ViewConfig]:
     first, second = RECIPES[section.get("recipe", recipe)][:2]
     both = section.get("both", {})
     said = (asdict(first) | both | section.get("first", {}), asdict(second) | both | section.get("second", {}))
-    return [view_values(from_values(ViewConfig, values)) for values in said]
+    return [from_values(ViewConfig, values) for values in said]
+
+
+def _views_misfit(views: list[ViewConfig], method: str, image_size: int) -> str | None:
+    """What the method, its encoder or the size of the views cannot do with them."""
+    if len({view.channels for view in views}) > 1:
+        return f"the views of a method share their channels, found {' and '.join(view.channels for view in views)}"
+    for view in views:
+        if view.patch_grid:
+            return f"method '{method}' takes whole views; drop patch_grid"
+        if view.channel_count != 3:
+            return f"the encoders take three channels, '{view.channels}' has {view.channel_count}; use rgb or lab"
+        if view.misfit(image_size):
+            return view.misfit(image_size)
+    return None
+
+
+def _said_views(layers: list[Layer]) -> str:
+    """Where the views were last spoken of."""
+    for layer in reversed(layers):
+        for path in layer.values:
+            if path[0] == "views":
+                return layer.where(path)
+    return layers[0].where(())
 
 
 def _contradictions(method: str, nested: dict[str, Any], spec: Spec, chosen: dict[Path_, tuple[Any, Layer]]) -> None:

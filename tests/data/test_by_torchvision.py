@@ -333,7 +333,7 @@ def test_a_patch_is_worked_on_in_place():
 def test_patches_are_cut_drawn_and_framed():
     cfg = ViewConfig(patch_grid=2, patch_size=8, patch_stride=8, patch_inner=6, patch_order=("flip",))
     whole = plain(SIDE)
-    cuts = patches(0, 0, np.arange(1), 0, cfg, SIDE)
+    cuts = patches(0, 0, np.arange(1), 0, cfg)
     cuts.table[:, column.FLIP] = [0, 1, 0, 0]
     found = apply_patches(photo(), nothing(), whole, cuts, patch_program(replace(cfg, flip_prob=1.0)), 6, MEAN, STD)
     view = apply_row(photo(), nothing(), whole, MEAN, STD)

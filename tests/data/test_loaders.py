@@ -228,12 +228,61 @@ def test_a_fault_while_loading_reaches_the_loop(dataset, backend, monkeypatch):
             next(opened.epoch(0))
 
 
-def test_a_second_epoch_ends_the_first_of_ffcv(dataset):
-    with loader(dataset, "ffcv") as opened:
+def test_epochs_may_be_interleaved(dataset, backend):
+    with loader(dataset, backend) as opened:
         first, second = opened.epoch(0), opened.epoch(1)
-        next(first)
-        assert same([next(second)], taken(dataset, backend="ffcv", epoch=1)[:1])
-        assert same(list(second), taken(dataset, backend="ffcv", epoch=1)[1:])
+        pairs = list(zip(first, second, strict=True))
+    assert same([one for one, _ in pairs], taken(dataset, backend=backend, epoch=0))
+    assert same([other for _, other in pairs], taken(dataset, backend=backend, epoch=1))
+
+
+def test_an_epoch_of_a_closed_ffcv_loader_says_so(dataset):
+    opened = loader(dataset, "ffcv", batch_size=2)
+    batches = opened.epoch(0)
+    next(batches)
+    opened.close()
+    with pytest.raises(RuntimeError, match="the loader was closed in the middle of this epoch"):
+        list(batches)
+
+
+def test_memory_that_came_back_is_given_up_at_the_end(dataset):
+    opened = loader(dataset, "torch", workers=0)
+    for _ in opened.epoch(0):
+        pass
+    kept = list(opened.buffers._returned.values())
+    assert sum(len(arrays) for arrays in kept) in (2, 4)  # a batch or two of two views
+    opened.close()
+    assert not opened.buffers._returned
+
+
+def test_a_cache_of_numba_that_cannot_be_used_costs_time_alone(tmp_path):
+    """No folder to write to, no room, damaged files: one warning, the same images."""
+    script = """
+import resource, sys
+if sys.argv[1] == "room":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+import numba.core.caching as caching
+if sys.argv[1] == "folder":
+    caching.CacheImpl._locator_classes = []
+from benchmark.data import kernels_numba
+kernels_numba.load()
+print("ready")
+"""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def run(case):
+        return subprocess.run([sys.executable, "-c", script, case], capture_output=True, text=True, env=environment)
+
+    assert "numba's cache cannot be used" not in run("fine").stderr
+    for file in tmp_path.rglob("*.nbi"):
+        file.write_bytes(b"")
+    for case in ("damaged", "room", "folder"):
+        done = run(case)
+        assert done.stdout == "ready\n", done.stderr
+        assert done.stderr.count("numba's cache cannot be used") == 1
+        for file in tmp_path.rglob("*.nb*"):  # else there would be nothing to write
+            if case == "damaged":
+                file.unlink()
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
@@ -313,10 +362,10 @@ def test_views_are_those_of_the_definition(dataset, jpeg_dataset, storage):
 
 def test_patches_are_cut_out_of_the_view(dataset):
     """Unpatched view, cut by hand: corners, inner squares and frames are where the law says."""
-    plain_cfg = ViewConfig(size=24, jitter_prob=0.8, brightness=0.5)
+    plain_cfg = ViewConfig(size=24, jitter_prob=0.8, brightness=0.5, cutout_prob=1.0, randaugment_n=1)
     cut_cfg = replace(plain_cfg, patch_grid=3, patch_size=8, patch_stride=7, patch_slack=2, patch_inner=6)
     (whole,), (cut,) = (taken(dataset, indices=np.arange(8), views=(cfg,)) for cfg in (plain_cfg, cut_cfg))
-    cuts = patches(3, 1, whole.index.numpy(), 0, cut_cfg, 24)
+    cuts = patches(3, 1, whole.index.numpy(), 0, cut_cfg)
     for sample in range(8):
         for patch in range(9):
             top, left = cuts.corners[sample, patch] + cuts.inner[sample, patch]
@@ -452,6 +501,8 @@ def test_auto_takes_ffcv_where_it_is(dataset, monkeypatch):
 def test_senseless_requests_are_refused(dataset, backend):
     with pytest.raises(InputError, match="a batch of 61 is more than the 60 training images"):
         loader(dataset, backend, batch_size=61)
+    with pytest.raises(InputError, match="batch_size is 0 and workers 2; at least 1 and 0 are needed"):
+        loader(dataset, backend, batch_size=0)
     with pytest.raises(ValueError, match="outside of the 60 images"):
         loader(dataset, backend, indices=np.array([0, 60]))
 

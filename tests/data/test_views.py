@@ -1,6 +1,7 @@
 """The draws: a pure function with torchvision's distributions."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -195,7 +196,7 @@ def test_blur_kernel_is_the_nearest_odd_size(size, taps):
 
 def test_a_blur_wider_than_the_image_is_refused():
     with pytest.raises(InputError, match="blur_kernel of 3 is too wide for images of 8 pixels"):
-        blur_taps(ViewConfig(blur_prob=1, blur_kernel=3), 8)
+        program(ViewConfig(blur_prob=1, blur_kernel=3), 8)
 
 
 def test_a_blur_that_is_not_cut_off_reaches_four_sigma_or_the_border():
@@ -292,7 +293,7 @@ def test_programs():
 
 
 def test_jigsaw_patches_move_within_their_cells():
-    cuts = patches(0, 0, MANY[:500], 0, RECIPES["jigsaw"][0], 255)
+    cuts = patches(0, 0, MANY[:500], 0, RECIPES["jigsaw"][0])
     assert cuts.corners.shape == (500, 9, 2)
     within = cuts.corners - 85 * np.stack(np.divmod(np.arange(9), 3), axis=1)
     assert within.min() == 0 and within.max() == 21
@@ -300,7 +301,7 @@ def test_jigsaw_patches_move_within_their_cells():
 
 
 def test_cpc_patches_overlap_by_half_and_keep_a_random_inner_square():
-    cuts = patches(0, 0, MANY[:100], 0, RECIPES["cpc"][0], 256)
+    cuts = patches(0, 0, MANY[:100], 0, RECIPES["cpc"][0])
     assert cuts.corners[0, :8].tolist() == [[0, 0], [0, 32], [0, 64], [0, 96], [0, 128], [0, 160], [0, 192], [32, 0]]
     assert cuts.inner.min() == 0 and cuts.inner.max() == 4
     assert patch_program(RECIPES["cpc"][0]) == Program(64, (), taps=7, in_place=True)
@@ -308,23 +309,42 @@ def test_cpc_patches_overlap_by_half_and_keep_a_random_inner_square():
 
 def test_patches_of_one_sample_draw_alone():
     cfg = RECIPES["cpcv2"][0]
-    some, alone = patches(3, 1, MANY[:9], 1, cfg, 260), patches(3, 1, MANY[4:5], 1, cfg, 260)
+    some, alone = patches(3, 1, MANY[:9], 1, cfg), patches(3, 1, MANY[4:5], 1, cfg)
     assert np.array_equal(some.table[4 * 36 : 5 * 36], alone.table) and len(np.unique(alone.table, axis=0)) > 20
-    gray = patches(0, 0, MANY[:500], 0, cfg, 260).table[:, column.GRAY]
+    gray = patches(0, 0, MANY[:500], 0, cfg).table[:, column.GRAY]
     assert abs(gray.mean() - 0.25) < 0.015
 
 
-def test_patches_that_reach_out_of_the_view_are_refused():
+def test_cpc_crops_at_random_out_of_photographs_of_any_shape():
+    """Its square is as large as 85 % of the shorter side, and lies within the middle square."""
+    rows = table(RECIPES["cpc"][0], MANY[:2_000], height=333, width=500)
+    assert set(rows[:, column.HEIGHT]) == set(rows[:, column.WIDTH]) == {284}
+    assert len(np.unique(rows[:, :2], axis=0)) > 1_000
+    assert rows[:, column.TOP].min() == 0 and rows[:, column.TOP].max() == 49
+    assert rows[:, column.LEFT].min() == 83 and rows[:, column.LEFT].max() == 83 + 49
+
+
+@pytest.mark.parametrize("changes", [{"size": 224}, {"size": 0}])
+def test_patches_that_reach_out_of_the_view_are_refused(changes):
+    cfg = replace(RECIPES["cpc"][0], **changes)
     with pytest.raises(InputError, match="patches of 64 pixels, 32 apart, reach to pixel 256 of a view of 224"):
-        patches(0, 0, MANY[:1], 0, RECIPES["cpc"][0], 224)
-    with pytest.raises(InputError, match="patch_inner is 65, more than the patch_size of 64"):
-        patches(0, 0, MANY[:1], 0, ViewConfig(patch_grid=2, patch_inner=65), 224)
+        program(cfg, 224)
+    assert cfg.misfit(224) and not RECIPES["cpc"][0].misfit(224)
 
 
 @pytest.mark.parametrize(
     ("said", "sentence"),
     [
         ({"order": ("crop", "blur", "crop")}, "order names an operation twice"),
+        ({"flip_prob": 7}, "flip_prob is 7, a probability"),
+        ({"crop_scale": (0.5, 3.0)}, "crop_scale is .0.5, 3.0., areas are fractions"),
+        ({"hue": 0.9}, "hue is 0.9"),
+        ({"interpolation": "nearest"}, "interpolation has 'nearest', allowed are bilinear, bicubic"),
+        ({"order": ("crop", "blurr")}, "order has 'blurr', allowed are crop, flip"),
+        ({"size": -3}, "size is -3, it is at least 0"),
+        ({"patch_size": 0}, "patch_size is 0, it is at least 1"),
+        ({"patch_inner": 65}, "patch_inner is 65, more than the patch_size of 64"),
+        ({"cutout_side": 5}, "cutout_side is 5"),
         ({"patch_order": ("crop",)}, "patch_order cannot hold 'crop'"),
         ({"randaugment_n": 5}, "at most 4 operations"),
         ({"patch_grid": 3, "channels": "sobel"}, "patches are rgb or lab"),
