@@ -167,19 +167,29 @@ def _profile(sweep: Sweep, asked: str | None, machine: Resources) -> tuple[str, 
 
 
 def _given_data(arguments: list[str] | None, names: list[str]) -> dict[str, Path]:
-    """--data, or RETABLE_DATA: data set -> path. A path without a name can only mean the one set that is needed."""
+    """--data, or RETABLE_DATA: data set -> path. A path without a name can only mean the one set that is needed.
+
+    InputError where a data set is needed that is not known and has no path: a misspelt name must not run.
+    """
+    known = list(dict.fromkeys([*SIDES, *names]))
     variable = os.environ.get("RETABLE_DATA")
     given = {}
     for text in arguments or ([variable] if variable else []):
         name, equals, path = text.partition("=")
-        if equals and name in SIDES:
+        if equals and name in known:
             given[name] = Path(path)
         elif equals and not Path(text).exists() and "/" not in name:
-            raise InputError(f"--data {text}: unknown data set '{name}'; allowed: {', '.join(SIDES)}{nearest(name, SIDES)}")
+            raise InputError(f"--data {text}: unknown data set '{name}'; allowed: {', '.join(known)}{nearest(name, known)}")
         elif len(real := [name for name in names if name != "shapes"]) > 1:
             raise InputError(f"--data {text}: say which data set this is, {' or '.join(f'{name}={text}' for name in real)}")
         else:
-            given |= dict.fromkeys(real, Path(text))
+            given |= {name: Path(text) for name in real if name in SIDES}
+    for name in names:
+        if name not in SIDES and name not in given:
+            raise InputError(
+                f"data.name: unknown data set '{name}'; known are {', '.join(SIDES)}, give the images of any other with "
+                f"--data {name}=PATH{nearest(name.lower(), SIDES)}"
+            )
     return given
 
 

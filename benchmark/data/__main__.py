@@ -50,16 +50,16 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     convert.add_argument("--classes", type=Path, metavar="FILE", help="take these class folders alone, one a line")
 
     check = commands.add_parser("check", help="find damage: manifest, sizes, digests, every image's checksum")
-    check.add_argument("targets", nargs="+", metavar="NAME_OR_FOLDER")
+    check.add_argument("targets", nargs="+", metavar="NAME|[NAME=]PATH", help="all conversions of a name, or a folder")
     check.add_argument("--decode", action="store_true", help="also decode every image")
     _add_cache(check)
 
     info = commands.add_parser("info", help="show what a conversion is and where it came from")
-    info.add_argument("targets", nargs="*", metavar="NAME_OR_FOLDER", help="default: everything in the cache")
+    info.add_argument("targets", nargs="*", metavar="NAME|[NAME=]PATH", help="default: everything in the cache")
     _add_cache(info)
 
     subset = commands.add_parser("subset", help="write the image names of a labelled share, the same number of every class")
-    subset.add_argument("target", metavar="NAME_OR_FOLDER")
+    subset.add_argument("target", metavar="NAME|[NAME=]PATH", help="a name with one conversion, or a folder")
     subset.add_argument("--share", required=True, help="of the labelled training images, e.g. 1%% or 10%%")
     subset.add_argument("--seed", type=int, default=0, help="random seed of the choice; default 0")
     subset.add_argument("--out", type=Path, required=True, metavar="FILE")
@@ -83,13 +83,15 @@ def _above_zero(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
     try:
-        if not re.fullmatch(r"[\w.-]+", getattr(args, "name", "x")):
-            raise InputError(f"{args.name!r} is no name for a data set; use letters, digits, dots and dashes")
         return {"convert": _convert, "check": _check, "info": _info, "subset": _subset}[args.command](args)
     except InputError as error:
         _error(str(error))
         return BAD_INPUT
     except KeyboardInterrupt:
+        print("interrupted; nothing was kept", file=sys.stderr)
+        return STOPPED
+    except BrokenPipeError:  # whoever reads the output (`head`) has seen enough; Python must not fail again when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return STOPPED
 
 
@@ -103,6 +105,9 @@ def _convert(args: argparse.Namespace) -> int:
         _say(f"notice: {source.notice}")
     wishes = {"storage": args.storage, "quality": args.quality, "limit": args.limit}
     done = None if args.out else datasets.prepared(source, args.cache, args.resolution, **wishes)
+    if done and not datasets.prepared(source, args.cache, args.resolution, **wishes, closely=True):
+        _say(f"notice: the images in {source.path} have changed since they were converted; converting them again")
+        done = None
     if done:
         _say("converted already:")
         _describe(done.train.parent)
@@ -113,7 +118,7 @@ def _convert(args: argparse.Namespace) -> int:
                 settings = datasets.settings_of(args.name, args.resolution, **wishes)
                 done = datasets.convert_into(source, args.out, args.cache, settings, told)
             else:
-                done = datasets.prepare(source, args.cache, args.resolution, told, **wishes)
+                done = datasets.prepare(source, args.cache, args.resolution, told, **wishes, closely=True)
         if done.name != args.name:  # the download has failed just now
             raise InputError(done.note)
         seconds, images = time.monotonic() - start, sum(done.counts.values())
@@ -124,7 +129,7 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from benchmark.data.check import damage
+    from benchmark.data.check import damage, notes
 
     folders = [folder for target in args.targets for folder in _folders(target, args.cache)]
     whole = True
@@ -135,6 +140,8 @@ def _check(args: argparse.Namespace) -> int:
                 found += 1
                 if found <= _SHOWN:
                     _error(sentence)
+        for sentence in notes(folder):
+            _say(f"note: {sentence}")
         if found > _SHOWN:
             _error(f"and {found - _SHOWN:,} more")
         how = "every image decoded, " if args.decode else ""
@@ -183,23 +190,38 @@ def _subset(args: argparse.Namespace) -> int:
 
 def _given(name: str, text: str | None) -> Path | None:
     """--data, or what RETABLE_DATA says about this data set."""
-    from benchmark.data.datasets import SIDES
-
     asked = text or os.environ.get("RETABLE_DATA") or ""
-    of, equals, path = asked.partition("=")
-    if not asked or (equals and of != name and of in SIDES and not text):
+    of, path = _named(asked)
+    if not asked or (of and of != name and not text):
         return None
-    if equals and of == name:
+    if of == name:
         return Path(path)
-    if equals and of in SIDES and not Path(asked).exists():
+    if of:
         raise InputError(f"--data {asked} is of {of}, but {name} is to be converted; give the images of {name}")
     return None if name == "shapes" and not text else Path(asked)
 
 
+def _named(text: str) -> tuple[str, str]:
+    """[NAME=]PATH as name and path; the name is "" where none is meant: a path may have = in it."""
+    from benchmark.data.manifest import NAMES
+
+    name, equals, path = text.partition("=")
+    return (name, path) if equals and NAMES.fullmatch(name) and not Path(text).exists() else ("", text)
+
+
 def _folders(target: str, cache: Path) -> list[Path]:
-    """The converted folder given, or all conversions of the name in the cache."""
-    folder = Path(target).expanduser()
+    """The converted folder given as [NAME=]PATH, or all conversions of the name in the cache."""
+    from benchmark.data.manifest import read_manifest
+
+    name, path = _named(target)
+    folder = Path(path).expanduser()
     if (folder / "manifest.json").exists():
+        try:
+            made = read_manifest(folder, complete=False)
+        except InputError:  # whoever uses the folder says so
+            return [folder]
+        if made and name and made.dataset.name != name:
+            raise InputError(f"{folder} holds {made.dataset.name} converted, not {name}; give it by its own name")
         return [folder]
     conversions = {path.parent: path.parent.name for path in cache.glob("*/manifest.json")}
     pattern = re.compile(r"(.+)-(?:\d+|jpeg\d*)-[0-9a-f]{10}")
@@ -208,7 +230,7 @@ def _folders(target: str, cache: Path) -> list[Path]:
     if chosen:
         return chosen
     if folder.is_dir():
-        raise InputError(f"{target} has no manifest.json: it is not a whole conversion; convert the data set again")
+        raise InputError(f"{folder} has no manifest.json: it is not a whole conversion; convert the data set again")
     raise InputError(
         f"{target} is neither a converted folder nor converted in {cache}; convert it with "
         f"python -m benchmark.data convert{nearest(target, names.values())}"

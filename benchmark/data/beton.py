@@ -280,7 +280,7 @@ def open_beton(path: Path) -> Beton:
             raise ValueError(f"its images are neither JPEG files nor raw squares of one size: sides {sides[:5].tolist()}")
         if not jpeg and (sizes != heights * widths * 3).any():
             raise ValueError("an image has another size than its pixels take")
-        if offsets.min() < described or (offsets + sizes).max() > storage.size:
+        if offsets.min() < described or sizes.min() < 0 or (offsets + sizes).max() > storage.size:
             raise ValueError("an image lies outside of the file")
     except (ValueError, IndexError) as error:
         raise InputError(

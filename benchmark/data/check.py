@@ -1,4 +1,4 @@
-"""Whether a converted folder is still what was written: its manifest, sizes, digests, every sample, every image."""
+"""Whether a converted folder is still what was written: its manifest, sizes, digests, content, every sample, every image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import numpy as np
 
 from benchmark.data import manifest
 from benchmark.data.beton import Beton, open_beton
-from benchmark.data.convert import Progress
+from benchmark.data.classlist import ClassList
+from benchmark.data.convert import Content, Progress
+from benchmark.data.datasets import changed
 from benchmark.data.manifest import SPLITS, File, Manifest
 from benchmark.data.sources import cores
 from benchmark.errors import InputError
@@ -41,16 +43,38 @@ def damage(folder: Path, decode: bool = False, progress: Progress | None = None)
             yield found
         elif Path(name).suffix != ".beton" and _digest(folder / name) != expected.sha256:
             yield f"{folder / name} was changed: its digest is another than at conversion"
-    for split in SPLITS:
-        path = folder / f"{split}.beton"
-        if path.name not in made.files:
-            yield f"{folder / manifest.NAME} says nothing about {path.name}"
-        elif path.exists():
-            yield from _damage_of_split(path, made, made.files[path.name], decode, progress)
+    content, damaged = Content(made.dataset.storage), False
+    for split, path in zip(SPLITS, (made.dataset.train, made.dataset.test), strict=True):
+        for sentence in _damage_of_split(path, split, made, content, decode, progress):
+            damaged = True
+            yield sentence
+    if not damaged and content.number() != made.dataset.content:
+        yield f"{folder / manifest.NAME} says content {made.dataset.content}, the files have {content.number()}"
 
 
-def _damage_of_split(path: Path, made: Manifest, expected: File, decode: bool, progress: Progress | None) -> Iterator[str]:
-    split = path.stem
+def notes(folder: Path) -> Iterator[str]:
+    """What is no damage but good to know about the conversion in `folder`: that its source has changed since."""
+    try:
+        made = manifest.read_manifest(folder)
+    except InputError:  # `damage` says so
+        return
+    source = Path(made.source) if made and made.source else None
+    if made is None or source is None or not source.is_dir():
+        return
+    classes = ClassList(folder / manifest.NAME, tuple(enumerate(made.dataset.classes, 1))) if made.chosen else None
+    try:
+        differs = changed(made, source, classes)
+    except InputError:  # it is no image folder any more, or lacks a class
+        differs = True
+    if differs:
+        yield f"the images in {source} have changed since they were converted in {folder}; convert them again to use them"
+
+
+def _damage_of_split(
+    path: Path, split: str, made: Manifest, content: Content, decode: bool, progress: Progress | None
+) -> Iterator[str]:
+    if not path.is_file():  # said already
+        return
     try:
         file = open_beton(path)
         names = file.names()
@@ -59,17 +83,26 @@ def _damage_of_split(path: Path, made: Manifest, expected: File, decode: bool, p
     except InputError as error:
         yield str(error)
         return
+    except OSError as error:
+        yield f"what lies beside {path} cannot be read ({error})"
+        return
     if len(file) != made.dataset.counts[split]:
         yield f"{path} has {len(file)} images, its manifest says {made.dataset.counts[split]}"
+    if file.side != made.dataset.size:
+        yield f"{path} has images of side {file.side or 'any'}, its manifest says {made.dataset.size or 'any'}"
     if file.labels.max() >= len(made.dataset.classes) or file.labels.min() < -1:
         yield f"{path} has labels outside of its {len(made.dataset.classes)} classes"
-    yield from _damaged_bytes(file, names, expected, progress)
+    yield from _damaged_bytes(file, names, made.files[path.name], content, progress)
+    content.split(file.sizes, file.labels)
     if decode:
         yield from _damaged_images(file, progress)
 
 
-def _damaged_bytes(file: Beton, names: list[str], expected: File, progress: Progress | None) -> Iterator[str]:
-    """Every sample against its checksum and the whole file against its digest, in one reading from start to end."""
+def _damaged_bytes(file: Beton, names: list[str], expected: File, content: Content, progress: Progress | None) -> Iterator[str]:
+    """Every sample against its checksum and the whole file against its digest, in one reading from start to end.
+
+    A conversion has its samples in order, so they reach `content` as they did when it was made.
+    """
     digest, damaged, at = hashlib.sha256(), 0, 0
     order = np.argsort(file.offsets, kind="stable").tolist()
     offsets, sizes = file.offsets.tolist(), file.sizes.tolist()
@@ -84,6 +117,7 @@ def _damaged_bytes(file: Beton, names: list[str], expected: File, progress: Prog
                 digest.update(bytes_.read(offsets[index] - at))
                 data = bytes_.read(sizes[index])
                 digest.update(data)
+                content.stored(data)
                 at = offsets[index] + sizes[index]
                 if checksums is not None and zlib.crc32(data) != checksums[index]:
                     damaged += 1

@@ -2,9 +2,9 @@
 
 `find` says in milliseconds what would be used, `prepared` whether it is already converted, `prepare` converts it. A
 conversion is a folder of its own in the cache, named after what it was made from and how, and appears there complete or not
-at all; it is never changed afterwards. `convert_into` makes the same folder at a place of the user's, and whoever is given a
-converted folder uses it as it is. The content number is the identity of the data: folders, archives and the original files
-that are stored as the same pixels, or as the same JPEG files, have the same one.
+at all; it is never changed afterwards, only replaced as a whole. `convert_into` makes the same folder at a place of the
+user's, and whoever is given a converted folder uses it as it is. The content number is the identity of the data: folders,
+archives and the original files that are stored as the same pixels, or as the same JPEG files, have the same one.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from benchmark.errors import InputError, nearest
 SIDES = {"cifar10": 32, "cifar100": 32, "shapes": 32, "tinyimagenet": 64, "stl10": 96, "imagenet100": 256, "imagenet": 256}
 _PHOTOGRAPHS = ("imagenet100", "imagenet")  # stored as JPEG files unless raw squares are asked for
 QUALITY = 95  # of JPEG files that have to be encoded
+_OTHER_ARCHIVES = (".zip", ".7z", ".rar", ".bz2", ".xz", ".zst")
 _RETRY_DOWNLOAD_AFTER = 3600  # seconds for which a failed download is remembered
 
 
@@ -48,9 +49,11 @@ class Source:
 def find(name: str, data: Path | None, cache: Path, classes: Path | None = None) -> Source:
     """What would be used for `name`: `data` if given (folder or tar of images, folder of the original files, converted folder).
 
-    classes: a file with the class folders to take, one a line. `shapes` is drawn and takes no images. InputError where `data`
-    is not what it should be or the name is unknown.
+    A name is made of letters (a to z), digits, - and _. classes: a file with the class folders to take, one a line. `shapes`
+    is drawn and takes no images. InputError where `data` is not what it should be or the name is unknown.
     """
+    if not manifest.NAMES.fullmatch(name):
+        raise InputError(f"{name!r} is no name for a data set; use letters (a to z), digits, - and _")
     data = data.expanduser() if data else None
     if data and is_converted(data):
         if classes:
@@ -72,7 +75,7 @@ def _find(name: str, data: Path | None, cache: Path) -> Source:
     if data is not None:
         return _find_given(name, data)
     if name not in ORIGINAL_FILES:
-        hint = "" if name in SIDES else nearest(name, SIDES)
+        hint = "" if name in SIDES else nearest(name.lower(), SIDES)
         raise InputError(f"data set {name!r} cannot be downloaded{hint}; give its images with --data ({imagefiles.LAYOUT})")
     failed = _failed_download(cache, name)
     if failed:
@@ -82,7 +85,7 @@ def _find(name: str, data: Path | None, cache: Path) -> Source:
 
 def is_converted(folder: Path) -> bool:
     """Whether a folder is a conversion: it has a manifest and no image folders."""
-    return (folder / manifest.NAME).is_file() and imagefiles.split_folders(folder) is None
+    return (folder / manifest.NAME).exists() and imagefiles.split_folders(folder) is None
 
 
 def settings_of(
@@ -118,12 +121,18 @@ def prepared(
     storage: Storage | None = None,
     quality: int = QUALITY,
     limit: int = 0,
+    closely: bool = False,
 ) -> Dataset | None:
-    """The conversion of exactly this source with these settings, if the cache has it; a converted folder is one itself."""
+    """The conversion of this source with these settings, if the cache has it; a converted folder is one itself.
+
+    A source is known by its path and its state: an archive's size and time, a folder's as `imagefiles.folder_state` has it,
+    which does not show that an image was overwritten in place. closely: also compare every file of an image folder with what
+    it was at the conversion.
+    """
     if source.kind == "converted":
         return _used_as_it_is(source, resolution, storage, limit)
     found = read_manifest(_conversion(source, cache, settings_of(source.name, resolution, storage, quality, limit)))
-    if found is None:
+    if found is None or (closely and changed(found, source.path, source.classes)):
         return None
     # A stand-in carries its reason along, so that a record made from it says so.
     stands_in = source.notice and source.kind == "procedural"
@@ -139,20 +148,23 @@ def prepare(
     storage: Storage | None = None,
     quality: int = QUALITY,
     limit: int = 0,
+    closely: bool = False,
 ) -> Dataset:
     """Convert, unless it is done already. One process converts, others that want the same wait for it.
 
     storage "raw": squares of `resolution` pixels; "jpeg": JPEG files, those of the source byte by byte where their shorter
     side is at most `limit` (0: whatever it is), the rest resized and encoded with `quality`; default: see `settings_of`.
     CIFAR-10 that nobody gave and that cannot be downloaded is replaced by the procedural set `shapes`; the returned
-    data set's name and note say so. InputError names the file that is damaged, or what is missing.
+    data set's name and note say so. InputError names the file that is damaged, or what is missing. closely: see `prepared`;
+    a conversion of images that have changed since is replaced.
     """
     if source.kind != "converted":
         settings = settings_of(source.name, resolution, storage, quality, limit)
         folder = _conversion(source, cache, settings)
         prefix = f".converting-{folder.name}-"
         with disk_errors(cache, "data cache"), locked(cache, folder.name) as alone:
-            if read_manifest(folder) is None:
+            old = read_manifest(folder)
+            if old is None or (closely and changed(old, source.path, source.classes)):
                 if alone:
                     sweep(cache, prefix)
                 with tempfile.TemporaryDirectory(prefix=prefix, dir=cache) as scratch:
@@ -163,6 +175,8 @@ def prepare(
                         wishes = {"storage": storage, "quality": quality, "limit": limit}
                         return prepare(instead, cache, resolution, progress, **wishes)  # type: ignore[arg-type]
                     try:
+                        if old:  # open files of it stay readable
+                            folder.rename(Path(scratch) / "old")
                         result.rename(folder)
                     except OSError:  # without locks another process may have made the same conversion meanwhile
                         if read_manifest(folder) is None:
@@ -179,6 +193,8 @@ def convert_into(source: Source, out: Path, cache: Path, settings: Settings, pro
     """
     if source.kind == "converted":
         raise InputError(f"{source.path} is converted already; copy the folder instead")
+    if source.path and source.path.is_dir() and out.resolve().is_relative_to(source.path.resolve()):
+        raise InputError(f"--out {out} lies inside of {source.path}, the folder to be converted; choose another")
     with disk_errors(out, "folder"), alone_in(out):
         sweep(out, ".converting-")
         inside = sorted(path.name for path in out.iterdir())
@@ -194,6 +210,13 @@ def convert_into(source: Source, out: Path, cache: Path, settings: Settings, pro
     converted = read_manifest(out)
     assert converted is not None
     return converted.dataset
+
+
+def changed(made: Manifest, folder: Path | None, classes: ClassList | None) -> bool:
+    """Whether a file of the image folder has another name, size or time than at the conversion; looks at every file."""
+    if not made.listing or folder is None:
+        return False
+    return imagefiles.listing_of(imagefiles.open_folder(folder, classes)) != made.listing
 
 
 def _make(source: Source, scratch: Path, cache: Path, settings: Settings, progress: Progress | None) -> Path:
@@ -228,6 +251,8 @@ def _make(source: Source, scratch: Path, cache: Path, settings: Settings, progre
         limit=settings.limit,
         quality=settings.quality,
         reencoded=done.reencoded,
+        listing=opened.listing,
+        chosen=source.classes is not None,
         files=manifest.describe_files(result, told),
         created=manifest.now(),
     )
@@ -250,7 +275,8 @@ def _find_given(name: str, data: Path) -> Source:
     elif imagefiles.is_tar(data):
         kind = "tar"
     else:
-        raise InputError(f"--data {data} is neither a folder nor a .tar, .tar.gz or .tgz archive of images")
+        remedy = "; unpack it first and give the folder" if data.suffix.lower() in _OTHER_ARCHIVES else ""
+        raise InputError(f"--data {data} is neither a folder nor a .tar, .tar.gz or .tgz archive of images{remedy}")
     image = imagefiles.first_image(data)
     if image is None:
         raise InputError(f"--data {data} holds no image files ({', '.join(imagefiles.SUFFIXES)})")

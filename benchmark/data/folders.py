@@ -23,11 +23,20 @@ def sweep(folder: Path, prefix: str) -> None:
 
 @contextmanager
 def disk_errors(folder: Path, what: str) -> Iterator[None]:
-    """Make `folder` and turn whatever the disk refuses inside the block into one sentence; what: the folder in words."""
+    """Make `folder` and turn whatever the disk refuses inside the block into one sentence; what: the folder in words.
+
+    Leaving the block by an exception removes the folders made for it, if nothing is in them.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
-    except OSError as error:
+    except BaseException as error:
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()
+        if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):  # a pipe is the terminal's, not the disk's
+            raise
         if error.errno in _DISK_FULL:
             raise InputError(f"the disk of the {what} {folder} is full ({error.strerror}); free space or move it") from None
         if error.errno == errno.EFBIG:

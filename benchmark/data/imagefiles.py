@@ -8,6 +8,7 @@ layout is known too: val/images/<files>, whose classes are in val/val_annotation
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import os
 import shutil
@@ -73,12 +74,17 @@ def split_folders(root: Path) -> tuple[Path, Path] | None:
 
 
 def folder_state(root: Path) -> str:
-    """A text that changes when an image is added to or removed from the folder; reads no image and lists no class."""
+    """A text that changes when an image is added to, removed from or renamed in a class folder or a folder directly below one.
+
+    It is made of the folders' times alone, in milliseconds for ImageNet. So an image that is overwritten in place does not
+    change it, nor does anything still deeper; `listing_of` sees both, by looking at every file.
+    """
     looked = []
     for split in split_folders(root) or ():
         classes = _subfolders(split)
         # Tiny-ImageNet has its files one level deeper, and the classes of its test images in a file.
-        looked += [split, split / ANNOTATIONS, *classes, *(folder / "images" for folder in classes)]
+        looked += [split, split / ANNOTATIONS, *classes]
+        looked += [inner for folder in classes for inner in _folders_in_class(folder)]
     stamps = ((path.name, _modified(path)) for path in looked)
     return " ".join(f"{name}:{stamp}" for name, stamp in stamps if stamp is not None)
 
@@ -113,6 +119,20 @@ def open_folder(root: Path, classes: ClassList | None = None) -> ImageSet:
     if empty:
         raise InputError(f"{empty} holds no image files; remove the empty class or fill it")
     return _sorted_set(root, listed, wanted)
+
+
+def listing_of(images: ImageSet) -> str:
+    """A digest of the place, size and time of change of every image of a folder: many seconds for a million of them."""
+    digest = hashlib.sha256()
+    for split in (images.train, images.test):
+        for file in split:
+            try:
+                status = os.stat(file.name)  # noqa: PTH116 - pathlib would cost as much again, a million times
+            except OSError as error:
+                raise InputError(f"{file.name} cannot be read ({error.strerror}); make it readable or remove it") from None
+            digest.update(os.fsencode(f"{file.entry}\0{status.st_size}\0{status.st_mtime_ns}\n"))
+        digest.update(b"\n")
+    return digest.hexdigest()
 
 
 def open_tar(path: Path, scratch: Path, classes: ClassList | None = None) -> ImageSet:
@@ -243,6 +263,14 @@ def _images_below(folder: Path, only: set[str] | None = None) -> Iterator[str]:
 def _subfolders(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
         return [Path(entry.path) for entry in sorted(entries, key=lambda e: e.name) if entry.is_dir() and entry.name[0] != "."]
+
+
+def _folders_in_class(folder: Path) -> list[Path]:
+    try:
+        # A folder with two links has no folders in it; elsewhere (some file systems always say 1) it must be listed.
+        return _subfolders(folder) if folder.stat().st_nlink != 2 else []
+    except OSError:  # listing the images says what is wrong with it
+        return []
 
 
 def _first(top: Path, names: tuple[str, ...]) -> Path | None:

@@ -8,7 +8,6 @@ resized and encoded. EXIF orientation is ignored, as torchvision's ImageFolder i
 from __future__ import annotations
 
 import io
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,14 +33,16 @@ def decode_jpeg(data: NDArray[np.uint8], into: NDArray[np.uint8] | None = None) 
 
     ValueError says why there are none.
 
-    The interpreter's lock is released meanwhile. Where simplejpeg is not installed Pillow decodes, to the same pixels bit by
-    bit (both are libjpeg-turbo's), if more slowly and with more patience for damage.
+    The interpreter's lock is released meanwhile. Where simplejpeg is not installed, and where it refuses a file, Pillow
+    decodes: more slowly, but to the same pixels bit by bit (both are libjpeg-turbo's). simplejpeg takes every warning of
+    libjpeg's for an error, such as stray bytes before the end marker; Pillow refuses what is cut, and its verdict counts.
     """
     try:
         import simplejpeg
-    except ImportError:
+
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, buffer=into)
+    except (ImportError, ValueError):
         return _decode_with_pillow(data)
-    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, buffer=into)
     return pixels
 
 
@@ -67,13 +68,15 @@ def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
 
 
 def store(name: str, data: bytes, limit: int, quality: int) -> Stored:
-    """What is stored of the image file `data`; limit: of its shorter side in pixels, 0 for none.
+    """What is stored of the image file `data`: itself, or where it is no plain JPEG within the limit its pixels encoded.
 
-    The image is decoded in any case: InputError names a file that cannot be.
+    limit: of its shorter side in pixels, 0 for none. The image is decoded in any case: InputError names a file that cannot be.
     """
     if _is_plain(data, limit):
-        with suppress(ValueError):  # an oddity that Pillow may be able to live with: then it is encoded anew
+        try:
             return Stored(data, decode_jpeg(np.frombuffer(data, np.uint8)), False)
+        except ValueError as error:
+            raise InputError(imagefiles.UNDECODABLE.format(name, error)) from None
     pixels = imagefiles.pixels(name, data)
     if max(pixels.shape) > _LARGEST:
         sides = f"{pixels.shape[1]} x {pixels.shape[0]}"

@@ -9,15 +9,18 @@ import datetime
 import hashlib
 import json
 import os
+import re
+import stat
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from benchmark.errors import InputError
 
-FORMAT = 2  # of the manifest and of the conversion's files
+FORMAT = 3  # of the manifest and of the conversion's files
 NAME = "manifest.json"
+NAMES = re.compile(r"[A-Za-z0-9_-]+")  # of data sets: they become parts of folder names and of NAME=PATH
 SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
 _BLOCK = 1 << 22  # bytes
 _LARGE = 1 << 30  # bytes: a second or more to read
@@ -61,7 +64,8 @@ class Manifest:
     """A data set with its origin. source: path it was made from, None for what was downloaded or drawn.
 
     limit: largest shorter side in pixels, 0 for none; quality: of JPEG files that had to be encoded, 0 where none can be;
-    reencoded: how many of a split were. files: by name, all but the manifest itself. created: UTC, ISO 8601.
+    reencoded: how many of a split were. listing: `imagefiles.listing_of` the source folder at conversion, "" for other
+    sources; chosen: its classes were chosen by a list. files: by name, all but the manifest itself. created: UTC, ISO 8601.
     """
 
     dataset: Dataset
@@ -69,6 +73,8 @@ class Manifest:
     limit: int
     quality: int
     reencoded: dict[str, int]
+    listing: str
+    chosen: bool
     files: dict[str, File]
     created: str
 
@@ -96,6 +102,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     del entries["dataset"]
     for split in SPLITS:
         entries[split] = entries[split].name
+    entries["digest"] = _digest(entries)
     partial = folder / f".{NAME}.partial"
     with partial.open("w") as file:
         json.dump(entries, file, indent=1)
@@ -113,21 +120,24 @@ def read_manifest(folder: Path, complete: bool = True) -> Manifest | None:
     path = folder / NAME
     try:
         entries = json.loads(path.read_text())
-        if entries["format"] != FORMAT:
-            raise InputError(
-                f"{path} is of format {entries['format']}, this version reads {FORMAT}; convert the data set again"
-            )
-        paths = {split: folder / entries[split] for split in SPLITS}
-        tuples = {key: tuple(entries[key]) for key in ("classes", "mean", "std")}
-        keys = Dataset.__dataclass_fields__.keys()
-        dataset = Dataset(**({key: entries[key] for key in keys} | paths | tuples))
-        files = {name: File(**values) for name, values in entries["files"].items()}
-        others = {key: entries[key] for key in Manifest.__dataclass_fields__ if key not in ("dataset", "files")}
-        manifest = Manifest(dataset=dataset, files=files, **others)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise InputError(f"{path} is damaged; remove its folder, so that it is made again") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); convert the data set again") from None
+    except (ValueError, RecursionError):
+        entries = None
+    made_of = entries.get("format") if isinstance(entries, dict) else None
+    if type(made_of) is int and made_of != FORMAT:
+        raise InputError(f"{path} is of format {made_of}, this version reads {FORMAT}; convert the data set again")
+    wrong = _wrong(entries)
+    if wrong:
+        raise InputError(f"{path} is damaged ({wrong}); remove its folder, so that it is made again")
+    paths = {split: folder / entries[split] for split in SPLITS}
+    tuples = {key: tuple(entries[key]) for key in ("classes", "mean", "std")}
+    dataset = Dataset(**({key: entries[key] for key in Dataset.__dataclass_fields__} | paths | tuples))
+    files = {name: File(**values) for name, values in entries["files"].items()}
+    others = {key: entries[key] for key in Manifest.__dataclass_fields__ if key not in ("dataset", "files")}
+    manifest = Manifest(dataset=dataset, files=files, **others)
     faults = (fault(folder, name, expected) for name, expected in files.items())
     found = next(filter(None, faults), None) if complete else None
     if found:
@@ -135,14 +145,102 @@ def read_manifest(folder: Path, complete: bool = True) -> Manifest | None:
     return manifest
 
 
+def _digest(entries: dict[str, Any]) -> str:
+    """Of everything in a manifest but the digest itself."""
+    said = {key: value for key, value in entries.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _hex(value: Any, digits: int) -> bool:
+    return _text(value) and re.fullmatch(f"[0-9a-f]{{{digits}}}", value) is not None
+
+
+def _plain(value: Any) -> bool:
+    """A file's name without any folder."""
+    return _text(value) and value not in ("", ".", "..") and not set(value) & set("/\\\0")
+
+
+def _shares(value: Any, above: float) -> bool:
+    numbers = isinstance(value, list) and len(value) == 3 and all(type(one) in (int, float) for one in value)
+    return numbers and all(above <= one <= 1 for one in value)  # not so for NaN
+
+
+def _per_split(value: Any, least: int) -> bool:
+    return isinstance(value, dict) and set(value) == set(SPLITS) and all(_whole(n) and n >= least for n in value.values())
+
+
+def _described(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        _plain(name)
+        and isinstance(of, dict)
+        and set(of) == {"bytes", "sha256"}
+        and _whole(of["bytes"])
+        and _hex(of["sha256"], 64)
+        for name, of in value.items()
+    )
+
+
+_RULES: dict[str, Callable[[Any], bool]] = {
+    "format": lambda value: value == FORMAT,
+    "name": lambda value: _text(value) and NAMES.fullmatch(value) is not None,
+    "content": lambda value: _hex(value, 12),
+    "kind": lambda value: value in get_args(Kind),
+    "note": _text,
+    "classes": lambda value: isinstance(value, list) and len(value) > 0 and all(map(_text, value)),
+    "size": _whole,
+    "train": _plain,
+    "test": _plain,
+    "counts": lambda value: _per_split(value, 1),
+    "mean": lambda value: _shares(value, 0),
+    "std": lambda value: _shares(value, 1e-4),  # rounded to four digits, and views are divided by it
+    "storage": lambda value: value in get_args(Storage),
+    "source": lambda value: value is None or _text(value),
+    "limit": _whole,
+    "quality": lambda value: _whole(value) and value <= 100,
+    "reencoded": lambda value: _per_split(value, 0),
+    "listing": lambda value: value == "" or _hex(value, 64),
+    "chosen": lambda value: isinstance(value, bool),
+    "files": _described,
+    "created": _text,
+    "digest": lambda value: _hex(value, 64),
+}
+
+
+def _wrong(entries: Any) -> str | None:
+    """What a manifest's text says that none can say."""
+    if not isinstance(entries, dict):
+        return "it is no JSON object"
+    for key, holds in _RULES.items():
+        if key not in entries:
+            return f"it has no '{key}'"
+        if not holds(entries[key]):
+            return f"its '{key}' cannot be {json.dumps(entries[key])[:40]}"
+    if (entries["size"] > 0) != (entries["storage"] == "raw"):
+        return f"its 'size' cannot be {entries['size']} with storage {entries['storage']}"
+    unlisted = next((entries[split] for split in SPLITS if entries[split] not in entries["files"]), None)
+    if unlisted:
+        return f"its 'files' lack {unlisted}"
+    return "it was changed: its digest is another" if _digest(entries) != entries["digest"] else None
+
+
 def fault(folder: Path, name: str, expected: File) -> str | None:
     """What is wrong with a file of a conversion, as its size shows it."""
     try:
-        found = (folder / name).stat().st_size
+        found = (folder / name).stat()
     except OSError as error:
         return f"{folder / name} is missing ({error.strerror})"
-    if found != expected.bytes:
-        return f"{folder / name} has {found:,} bytes, it was converted with {expected.bytes:,}: it was cut or changed"
+    if not stat.S_ISREG(found.st_mode):
+        return f"{folder / name} is not a file"
+    if found.st_size != expected.bytes:
+        return f"{folder / name} has {found.st_size:,} bytes, it was converted with {expected.bytes:,}: it was cut or changed"
     return None
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from benchmark.data import imagefiles, jpegs
 from benchmark.data import shapes as procedural
 from benchmark.data.classlist import ClassList
-from benchmark.data.manifest import SPLITS, Kind, Storage
+from benchmark.data.manifest import Kind, Storage
 from benchmark.errors import InputError
 
 # Data sets that torchvision can download -> its class for them, the folder their files lie in.
@@ -81,10 +81,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Opened:
+    """listing: see `imagefiles.listing_of`; only image folders have one."""
+
     note: str
     classes: tuple[str, ...]
     train: Split
     test: Split
+    listing: str = ""
 
 
 def open_source(
@@ -92,7 +95,7 @@ def open_source(
 ) -> Opened:
     """List the images of a source; downloads where `path` is None, unpacks into `scratch` where that is needed."""
     if kind == "procedural":
-        return Opened("procedural images", procedural.CLASSES, *(_drawn(split, settings) for split in SPLITS))
+        return Opened("procedural images", procedural.CLASSES, _drawn("train", settings), _drawn("test", settings))
     if kind == "torchvision":
         return _open_torchvision(name, path, cache, settings)
     assert path is not None
@@ -104,7 +107,8 @@ def open_source(
         )
     suffix = Path(found.train[0].name).suffix[1:].upper().replace("JPG", "JPEG")
     note = f"{'image folder' if kind == 'folder' else 'tar archive'}, {suffix} files"
-    return Opened(note, found.classes, _of_files(found.train, settings), _of_files(found.test, settings))
+    listing = imagefiles.listing_of(found) if kind == "folder" else ""  # before an image is read: later changes count as such
+    return Opened(note, found.classes, _of_files(found.train, settings), _of_files(found.test, settings), listing)
 
 
 def _of_files(files: list[imagefiles.ImageFile], settings: Settings) -> Split:

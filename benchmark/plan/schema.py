@@ -8,10 +8,12 @@ never imports torch. Every value of a finished config has been checked here agai
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
+from benchmark.data.manifest import NAMES
 from benchmark.errors import InputError, nearest
 from methods.catalogue import CATALOGUE, describe
 from methods.views import ViewConfig
@@ -22,10 +24,11 @@ Where = Callable[[tuple[str, ...]], str]  # key path -> 'file:line: key > path'
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images. train_images and test_images of 0 mean all; a smaller number is a stratified subset chosen by a fixed
-    rule, the same for every seed. held_out is the share of the training images kept aside for choices (probe strength)."""
+    """Which images. name: one of `benchmark.data.datasets.SIDES`, or any other that --data gives a path for. train_images and
+    test_images of 0 mean all; a smaller number is a stratified subset chosen by a fixed rule, the same for every seed.
+    held_out is the share of the training images kept aside for choices (probe strength)."""
 
-    name: Literal["cifar10", "cifar100", "stl10", "tinyimagenet", "imagenet100", "imagenet", "shapes"] = "cifar10"
+    name: str = field(default="cifar10", metadata={"pattern": NAMES.pattern, "made_of": "letters (a to z), digits, - and _"})
     train_images: int = 0
     test_images: int = 0
     held_out: float = 0.1
@@ -178,6 +181,8 @@ def check_value(value: Any, spec: Spec, path: tuple[str, ...], where: Where) -> 
             raise refuse(f"one of {', '.join(choices)}" if choices else "a word")
         if choices and value not in choices:
             raise InputError(f"{where(path)}: unknown value '{value}'; allowed: {', '.join(choices)}{nearest(value, choices)}")
+        if "pattern" in spec and not re.fullmatch(spec["pattern"], value):
+            raise refuse(f"a name of {spec['made_of']}")
         return value
     if kind == "pair":
         if not isinstance(value, list | tuple) or len(value) != 2 or not all(_is_number(v) for v in value):

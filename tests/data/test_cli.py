@@ -4,8 +4,10 @@ import os
 import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +57,7 @@ def test_convert_makes_what_a_run_finds(photographs, tmp_path, capsys):
     assert dataset is not None and not err
     assert "converting photos: 42 of 42 images" in out and "30 train, 12 test" in out and dataset.content in out
     assert "JPEG files, sizes as they are, 0 re-encoded\n" in out and re.search(
-        r"42 images converted in [\d.]+ s \(\d+ images/s\)", out
+        r"42 images converted in [\d.]+ s \([\d,]+ images/s\)", out
     )
     assert out.endswith(f"use it with: python -m benchmark.run SWEEP --data photos={dataset.train.parent}\n")
     assert main(["convert", "photos", "--data", str(photographs)]) == 0
@@ -82,6 +84,34 @@ def test_a_run_takes_what_was_converted(tmp_path, monkeypatch, capsys):
     assert run_main(command) == 0
     out, _ = said(capsys)
     assert content in out and "not converted yet" not in out
+
+
+def test_a_data_set_of_any_name(tmp_path, monkeypatch, capsys):
+    folder = write_folder(tmp_path / "images", side=32, train=4, test=2)
+    (tmp_path / "sweep.yaml").write_text(
+        "question: Is it found?\nbase: {method: random, encoder: {name: convnet}, data: {name: my_Animals-2}, epochs: 1}\n"
+        "rows: {random: {}}\nseeds: [0]\nevaluate: {knn: {k: 5}}\nprofiles: {smoke: {}}\n"
+    )
+    command = [str(tmp_path / "sweep.yaml"), "--profile", "smoke", "--store", str(tmp_path / "runs")]
+    named = f"my_Animals-2={tmp_path / 'out'}"
+    assert main(["convert", "my_Animals-2", "--data", str(folder), "--out", str(tmp_path / "out")]) == 0
+    assert f"use it with: python -m benchmark.run SWEEP --data {named}" in said(capsys)[0]
+    assert run_main([*command, "--plan", "--data", named]) == 0
+    out, _ = said(capsys)
+    assert read_manifest(tmp_path / "out").dataset.content in out
+    for arguments in ([], ["--data", str(folder)], ["data.name=cifar11", "--data", str(folder)], ["data.name=CIFAR10"]):
+        for looking in ([], ["--plan"], ["--status"]):
+            assert run_main([*command, *looking, *arguments]) == 2
+            _, err = said(capsys)
+            err = " ".join(err.split())
+            name = "my_Animals-2" if not arguments or "=" not in arguments[0] else arguments[0].partition("=")[2]
+            assert f"data.name: unknown data set '{name}'; known are cifar10," in err and f"with --data {name}=PATH" in err
+            assert err.endswith("did you mean 'cifar10'?") == (name != "my_Animals-2")
+    assert run_main([*command, "--data", f"my_Animal-2={folder}"]) == 2
+    assert "did you mean 'my_Animals-2'?" in " ".join(said(capsys)[1].split())
+    assert not list(tmp_path.glob("cache/*")) and not list(tmp_path.glob("runs/*/*"))
+    monkeypatch.setenv("RETABLE_DATA", named)
+    assert run_main([*command, "--launcher", "inline", "data.image_size=32"]) == 0, said(capsys)
 
 
 def test_defaults_come_from_the_environment(photographs, tmp_path, monkeypatch, capsys):
@@ -118,6 +148,8 @@ def test_convert_with_every_option(photographs, tmp_path, capsys):
         (["convert", "photos", "--data", "/nowhere/at/all"], "/nowhere/at/all does not exist"),
         (["convert", "no/name", "--data", "/nowhere"], "is no name for a data set"),
         (["convert", "stl10", "--data", "imagenet=/nowhere"], "is of imagenet, but stl10 is to be converted"),
+        (["convert", "..", "--data", "{folder}"], "'..' is no name for a data set; use letters"),
+        (["convert", "a/b", "--data", "{folder}", "--out", "x"], "'a/b' is no name for a data set"),
         (["check", "photos"], "photos is neither a converted folder nor converted in"),
         (["check", "{folder}"], "has no manifest.json: it is not a whole conversion"),
         (["info"], "holds no conversions"),
@@ -274,6 +306,52 @@ def test_subset_writes_what_the_share_takes(tmp_path, capsys):
     assert main(["convert", "photos", "--data", str(folder), "--limit", "50"]) == 0
     assert main(["subset", "photos", "--share", "10%", "--out", str(tmp_path / "other.txt")]) == 2
     assert "photos is converted 2 times" in said(capsys)[1]
+
+
+def test_names_and_paths_say_the_same(copy, jpeg_dataset, photographs, tmp_path, capsys):
+    assert main(["check", f"photos={copy}", str(copy)]) == 0 and said(capsys)[0].count(": whole") == 1
+    assert main(["info", f"photos={copy}"]) == 0 and jpeg_dataset.content in said(capsys)[0]
+    assert main(["subset", f"photos={copy}", "--share", "10%", "--out", str(tmp_path / "names")]) == 0
+    said(capsys)
+    assert main(["check", f"animals={copy}"]) == 2 and "holds photos converted, not animals" in said(capsys)[1]
+    assert main(["check", f"photos={tmp_path / 'no'}"]) == 2 and "is neither a converted folder nor" in said(capsys)[1]
+    shutil.copytree(copy, tmp_path / "a=b")
+    assert main(["check", str(tmp_path / "a=b")]) == 0
+    assert main(["convert", "cats", "--data", f"dogs={photographs}"]) == 2
+    assert "is of dogs, but cats is to be converted" in said(capsys)[1]
+
+
+def test_images_that_were_overwritten_are_converted_anew(tmp_path, capsys):
+    folder = write_photographs(tmp_path / "images", train=2, test=1)
+    convert = ["convert", "photos", "--data", str(folder)]
+    assert main(convert) == 0 and main(convert) == 0 and "converted already" in said(capsys)[0]
+    (folder / "train" / "ant" / "000.jpg").write_bytes(jpeg(photograph(9, 60, 60)))
+    assert main(["check", "photos"]) == 0
+    out = said(capsys)[0]
+    assert "note: the images in" in out and "whole" in out
+    assert main(convert) == 0
+    assert "converting them again" in said(capsys)[0]
+    assert main(["check", "photos"]) == 0 and "note" not in said(capsys)[0]
+    assert main(convert) == 0 and "converted already" in said(capsys)[0]
+
+
+def test_ctrl_c_leaves_nothing(tmp_path):
+    folder = write_photographs(tmp_path / "images", train=300, test=1)
+    out = tmp_path / "a" / "b"
+    command = [sys.executable, "-m", "benchmark.data", "convert", "photos", "--data", str(folder), "--out", str(out)]
+    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list(out.glob(".converting-*/result/.train*")) and running.poll() is None:
+        time.sleep(0.001)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert (running.returncode, err) == (4, "interrupted; nothing was kept\n")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_reader_that_has_seen_enough(copy):
+    command = f"{sys.executable} -m benchmark.data info {copy} {copy}/../photos | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr == "" and done.stdout.split("\n")[:1] == ["data set   photos"] and done.stdout.split()[-1] in "04"
 
 
 def test_ctrl_c_is_told_by_the_exit_code(photographs, monkeypatch):

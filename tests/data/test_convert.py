@@ -1,9 +1,11 @@
 """The storage "jpeg": what is taken as it is, what is encoded again, and that every image was looked at."""
 
 import io
+import sys
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 
 from benchmark.data import jpegs, read_split
@@ -247,6 +249,35 @@ def test_the_slower_way_to_the_same_pixels():
         assert np.array_equal(jpegs.decode_jpeg(data), jpegs._decode_with_pillow(data))
     with pytest.raises(ValueError, match=r"(?i)truncated"):
         jpegs._decode_with_pillow(np.frombuffer(files[0][:500], np.uint8))
+
+
+def stray(file):
+    """A JPEG file with bytes before its end marker that belong to nothing: libjpeg warns."""
+    return file[:-2] + b"\x11" * 9 + file[-2:]
+
+
+def test_a_warning_of_libjpegs_is_no_error(tmp_path, monkeypatch):
+    plain = jpeg(photograph(1, 50, 40))
+    odd = stray(plain)
+    with pytest.raises(ValueError, match="extraneous"):
+        simplejpeg.decode_jpeg(odd)
+    assert np.array_equal(jpegs.decode_jpeg(np.frombuffer(odd, np.uint8)), by_pillow(plain))
+    folder = write_photographs(tmp_path / "images", train=1, test=1)
+    (folder / "test" / "ant" / "000.jpg").write_bytes(odd)
+    with_it, without = [], []
+    for result, name in ((with_it, "with"), (without, "without")):
+        dataset = converted(folder, tmp_path / name, storage="jpeg")
+        file = open_beton(dataset.test)
+        result += [dataset.content, reencoded(dataset), file.stored(0).tobytes(), file.decode(0).tobytes()]
+        monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    assert with_it == without and with_it[2] == odd and not any(with_it[1].values())
+
+
+def test_what_is_lost_is_still_an_error():
+    whole = jpeg(photograph(1, 50, 40))
+    for data in (whole[:500], whole[:-400], bytes(len(whole)), whole[:700] + bytes(len(whole) - 700), b""):
+        with pytest.raises(ValueError, match=r"."):
+            jpegs.decode_jpeg(np.frombuffer(data, np.uint8))
 
 
 def test_small_images_of_a_raw_data_set_may_be_jpeg_files_too(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 
 from benchmark.data import manifest
 from benchmark.data.beton import open_beton
+from benchmark.data.check import damage
 from benchmark.data.datasets import convert_into, find, prepare, prepared, settings_of
 from benchmark.data.manifest import read_manifest
 from benchmark.errors import InputError
@@ -104,7 +105,7 @@ def test_a_cut_file_in_the_cache_is_said_at_once(photographs, tmp_path):
 def test_a_manifest_of_another_format(moved, tmp_path):
     entries = json.loads((moved / "manifest.json").read_text())
     (moved / "manifest.json").write_text(json.dumps(entries | {"format": 99}))
-    with pytest.raises(InputError, match=r"manifest.json is of format 99, this version reads 2"):
+    with pytest.raises(InputError, match=r"manifest.json is of format 99, this version reads 3"):
         find("photos", moved, tmp_path)
     (moved / "manifest.json").write_text("[1, 2]")
     with pytest.raises(InputError, match=r"manifest.json is damaged"):
@@ -178,7 +179,86 @@ def test_a_failure_leaves_no_scratch(tmp_path):
     (folder / "test" / "cow" / "000.jpg").write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"cow/000.jpg cannot be decoded \(not an image\)"):
         convert_into(find("toy", folder, tmp_path), tmp_path / "out", tmp_path, settings_of("toy"))
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(InputError, match="cannot be decoded"):
+        convert_into(find("toy", folder, tmp_path), tmp_path / "mine", tmp_path, settings_of("toy"))
+    assert not list((tmp_path / "mine").iterdir())
+
+
+def test_a_folder_inside_of_its_source_is_refused(tmp_path):
+    folder = write_photographs(tmp_path / "images", train=1, test=1)
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(InputError, match=r"images/train/out lies inside of .*images, the folder to be converted"):
+        convert_into(find("toy", folder, tmp_path), folder / "train" / "out", tmp_path, settings_of("toy"))
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", 5), ("name", "../x"), ("content", "abc"), ("kind", "heap"), ("kind", []), ("note", None), ("classes", "ant"),
+        ("classes", []), ("size", 3), ("size", True), ("size", "0"), ("train", "../train.beton"), ("train", "other.beton"),
+        ("test", ".."), ("counts", {"train": 30}), ("counts", {"train": 30, "test": 0}), ("counts", [30, 12]),
+        ("mean", [0.5, 0.5]), ("mean", [0.5, 0.5, float("nan")]), ("std", [0.2, 0.0, 0.2]), ("std", [0.2, 10**400, 0.2]),
+        ("std", 0.2), ("storage", "png"), ("storage", "raw"), ("source", 3), ("limit", -1), ("quality", 101),
+        ("reencoded", {}), ("listing", "x"), ("chosen", 0), ("files", []), ("files", {}), ("files", {"train.beton": 5}),
+        ("files", {"train.beton": {"bytes": "1", "sha256": "0" * 64}}), ("created", 0), ("digest", "0" * 64), ("format", "3"),
+        ("mean", [0.5, 0.5, 0.5]), ("classes", ["ant", "bee", "dog"]), ("counts", {"train": 29, "test": 12}),
+    ],
+)  # fmt: skip
+def test_a_manifest_that_was_changed(moved, key, value):
+    path = moved / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(InputError, match=r"manifest.json is damaged \(it.*\); remove its folder"):
+        manifest.read_manifest(moved)
+    assert len(list(damage(moved))) == 1
+
+
+def test_a_manifest_that_lacks_something(moved):
+    path = moved / "manifest.json"
+    whole = json.loads(path.read_text())
+    for key in whole:
+        path.write_text(json.dumps({other: value for other, value in whole.items() if other != key}))
+        with pytest.raises(InputError, match=rf"manifest.json is damaged \(it has no '{key}'\)"):
+            manifest.read_manifest(moved)
+
+
+@pytest.mark.parametrize("text", ["", "null", "3", "{", '"x"', "\xff", "[" * 100_000])
+def test_a_manifest_of_something_else(moved, text):
+    (moved / "manifest.json").write_text(text, encoding="latin-1")
+    assert [sentence.count("manifest.json is damaged (it is no JSON object)") for sentence in damage(moved)] == [1]
+
+
+def test_a_manifest_that_is_a_folder(moved, tmp_path):
+    (moved / "manifest.json").unlink()
+    (moved / "manifest.json").mkdir()
+    assert [sentence.count("manifest.json cannot be read (Is a directory)") for sentence in damage(moved)] == [1]
+    with pytest.raises(InputError, match="cannot be read"):
+        find("photos", moved, tmp_path)
+
+
+def resigned(folder, **entries):
+    """A manifest with other entries that is right in itself."""
+    path = folder / "manifest.json"
+    changed = json.loads(path.read_text()) | entries
+    path.write_text(json.dumps(changed | {"digest": manifest._digest(changed)}))
+
+
+def test_the_content_is_made_again_of_the_files(moved, dataset, tmp_path):
+    raw = shutil.copytree(dataset.train.parent, tmp_path / "raw")
+    for folder in (moved, raw):
+        assert not list(damage(folder))
+        resigned(folder, content="0123456789ab")
+        assert [sentence.count("says content 0123456789ab, the files have ") for sentence in damage(folder)] == [1]
+
+
+def test_files_that_are_none(moved):
+    for name in ("train.names", "test.crc32", "test.beton"):
+        (moved / name).unlink()
+        (moved / name).mkdir()
+    said = "\n".join(damage(moved))
+    assert all(f"{name} is not a file" in said for name in ("train.names", "test.crc32", "test.beton"))
 
 
 CONVERT = """

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -17,6 +18,7 @@ from PIL import Image
 
 from benchmark.data import convert, datasets, read_split
 from benchmark.data import shapes as procedural
+from benchmark.data.check import damage, notes
 from benchmark.data.datasets import find, prepare, prepared
 from benchmark.errors import InputError
 from tests.data.conftest import CLASSES, write_folder
@@ -106,6 +108,51 @@ def test_prepared_knows_a_change_of_the_source(tmp_path):
     assert prepare(source, cache, 16).counts["train"] == 5
 
 
+def test_a_change_one_folder_deeper_is_seen(tmp_path):
+    folder, cache = write_folder(tmp_path / "images", train=2, test=1), tmp_path / "cache"
+    (folder / "train" / "ant" / "more").mkdir()
+    source = find("toy", folder, tmp_path)
+    assert prepare(source, cache, 16).counts["train"] == 6
+    shutil.copy(folder / "train" / "ant" / "000.png", folder / "train" / "ant" / "more" / "1.png")
+    assert prepared(source, cache, 16) is None
+
+
+def test_an_image_overwritten_in_place_is_seen_closely(tmp_path):
+    folder, cache = write_folder(tmp_path / "images", train=2, test=1), tmp_path / "cache"
+    (tmp_path / "list.txt").write_text("ant\nbee\n")
+    source, some = find("toy", folder, tmp_path), find("toy", folder, tmp_path, tmp_path / "list.txt")
+    first, chosen = (prepare(one, cache, 16) for one in (source, some))
+    assert prepared(source, cache, 16, closely=True) == first and prepared(some, cache, 16, closely=True) == chosen
+    (folder / "train" / "cow" / "000.png").write_bytes((folder / "train" / "cow" / "001.png").read_bytes())
+    assert prepared(source, cache, 16) == first  # the cheap look
+    assert prepared(source, cache, 16, closely=True) is None and prepared(some, cache, 16, closely=True) == chosen
+    assert not list(notes(chosen.train.parent))
+    assert "have changed since they were converted" in next(notes(first.train.parent))
+    again = prepare(source, cache, 16, closely=True)
+    assert again.train == first.train and again.content != first.content
+    assert not list(notes(again.train.parent)) and not list(damage(again.train.parent))
+    assert prepared(source, cache, 16, closely=True) == again and not list(cache.glob(".converting-*"))
+
+
+@pytest.mark.parametrize("storage", ["raw", "jpeg"])
+def test_images_without_contrast_are_refused(tmp_path, storage):
+    folder = write_folder(tmp_path / "images", train=2, test=1)
+    for path in (folder / "train").rglob("*.png"):
+        pixels = np.array(Image.open(path))
+        pixels[..., 2] = 40
+        Image.fromarray(pixels if storage == "raw" else np.full_like(pixels, 7)).save(path)
+    flat = "blue is" if storage == "raw" else "red and green and blue is"
+    with pytest.raises(InputError, match=rf"^toy: {flat} the same in all pixels of the training images \(std 0\)"):
+        prepare(find("toy", folder, tmp_path), tmp_path / "cache", 16 if storage == "raw" else None, storage=storage)
+    assert not list((tmp_path / "cache").glob("*toy-*/*"))
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "", "a.b", "a b", "a=b", "é"])
+def test_names_that_are_none(tmp_path, folder, name):
+    with pytest.raises(InputError, match=r"is no name for a data set; use letters \(a to z\), digits, - and _"):
+        find(name, folder, tmp_path)
+
+
 def test_progress_is_told(tmp_path):
     told = []
     folder = write_folder(tmp_path / "images", train=2, test=1)
@@ -168,7 +215,8 @@ def test_two_at_once_convert_once(tmp_path):
         (lambda root: root / "missing", "does not exist"),
         (lambda root: root, "it is empty"),
         (lambda root: (root / "cats").mkdir() or root, "does not hold train/<class>.*: it holds cats"),
-        (lambda root: _touch(root / "images.zip"), "neither a folder nor a .tar"),
+        (lambda root: _touch(root / "images.zip"), "neither a folder nor a .tar.*; unpack it first and give the folder$"),
+        (lambda root: _touch(root / "images.txt"), "neither a folder nor a .tar.* of images$"),
         (lambda root: _touch(root / "images.tar"), "cannot be read as a tar archive"),
         (lambda root: _touch(root / "images.tar.gz"), "cannot be read as a tar archive"),
         (lambda root: _empty_classes(root), "holds no image files"),

@@ -13,7 +13,7 @@ def folder_of_images(root, count=24, classes=("ape", "bee")):
         for number, name in enumerate(classes):
             (root / split / name).mkdir(parents=True)
             for index in range(count):
-                colour = (number * 90, index * 9, 40)
+                colour = (number * 90, index * 9, 40 + index)
                 Image.new("RGB", (32, 32), colour).save(root / split / name / f"{index:03}.png")
     return root
 

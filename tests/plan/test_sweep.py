@@ -278,3 +278,11 @@ def test_a_row_may_be_measured_otherwise(tmp_path):
 def test_a_sweep_without_profiles(tmp_path, profiles):
     with pytest.raises(InputError, match="no profile is given"):
         sweep(tmp_path, GOOD[: GOOD.index("profiles:")] + profiles)
+
+
+def test_data_sets_may_have_any_plain_name(tmp_path):
+    (row,) = sweep(tmp_path, GOOD).expand("smoke", overrides={"data.name": "my_Animals-2"})[:1]
+    assert row.cells[0].config["data"]["name"] == "my_Animals-2"
+    for name in ("..", "a/b", "", "a b", "a=b"):
+        with pytest.raises(InputError, match=r"expected a name of letters \(a to z\), digits, - and _, found the text '"):
+            sweep(tmp_path, GOOD).expand("smoke", overrides={"data.name": name})
