@@ -47,7 +47,7 @@ class ViewConfig:
     """One view's augmentation law; every random choice is drawn per sample.
 
     size: side of the view in pixels; 0 is the experiment's image_size.
-    order: the operations, in their order.
+    order: the operations, in their order; where the first is not a crop they start from the whole image, made square.
     crop_scale, crop_ratio: area fraction and aspect ratio of torchvision's RandomResizedCrop; (1, 1) with ratio (1, 1)
         keeps the whole of a square image. interpolation is always antialiased; bicubic clamps to the range of pixels.
     central_square: crop out of the middle square of the image.

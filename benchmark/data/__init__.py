@@ -57,8 +57,9 @@ def open_loader(
     the views that have no size of their own.
 
     backend: "ffcv" and "torch" give the same bits; "resident" holds a raw data set on `device` ("cuda" by default where
-    there is one, else "cpu") and augments there, equal up to float rounding and what that does at thresholds. "auto" is FFCV where it can be imported, else
-    torch; without numba, whose absence makes the torch loader slow, it is resident if `device` is a CUDA device with room.
+    there is one, else "cpu") and augments there, equal up to float rounding and what that does at thresholds. "auto" is FFCV
+    where it can be imported, else torch; without numba, whose absence makes the torch loader slow, it is resident if `device`
+    is a CUDA device with room.
     InputError where a batch is larger than the training set, or a backend is asked for that cannot be had.
     """
     from benchmark.data.loader import Recipe, usable_cores

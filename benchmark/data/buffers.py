@@ -18,18 +18,19 @@ from torch import Tensor
 
 
 class Buffers:
-    """Lends float32 tensors. Any thread may call it."""
+    """Lends float32 tensors and keeps those that come back, of `batches` batches at most. Any thread may call it."""
 
-    def __init__(self) -> None:
+    def __init__(self, batches: int = 0) -> None:
+        self._batches = batches
         self._returned: dict[int, deque[NDArray[np.float32]]] = {}
 
-    def take(self, shape: tuple[int, ...], spare: int = 0) -> Tensor:
-        """A tensor of this shape with no particular content; `spare` of its size are kept at most when they come back.
+    def take(self, shape: tuple[int, ...], in_batch: int = 1) -> Tensor:
+        """A tensor of this shape, of which a batch has `in_batch`, with no particular content.
 
         MemoryError where there is no memory for it.
         """
         size = math.prod(shape)
-        returned = self._returned.setdefault(size, deque(maxlen=spare))
+        returned = self._returned.setdefault(size, deque(maxlen=self._batches * in_batch))
         try:
             memory = returned.pop()
         except IndexError:

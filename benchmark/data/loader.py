@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +26,9 @@ from benchmark.data.keys import permutation, stream
 from benchmark.data.render import View, plan, render
 from benchmark.errors import InputError
 from methods.views import ViewConfig
+
+_LARGE_BATCH = 64 << 20  # bytes of all views
+_LARGE_AT_ONCE = 2  # while one's last samples are rendered, the numbers of the next are drawn
 
 
 @dataclass(frozen=True)
@@ -112,12 +117,11 @@ class Loader(ABC):
         self.batches_per_epoch = count // batch_size if drop_last else -(-count // batch_size)
         if not self.batches_per_epoch:
             raise InputError(f"a batch of {batch_size} is more than the {count} training images; lower batch_size")
-        self.buffers = Buffers()
-        self._check_views()
-
-    def _check_views(self) -> None:
-        """A view that cannot be made is told now, not by a thread."""
-        self.recipe.plan(0, self._indices[:1])
+        planned = recipe.plan(0, self._indices[:1])  # a view that cannot be made is told now, not by a thread
+        size = 4 * sum(math.prod(view.shape) for view in planned) * (batch_size // world_size)
+        self._together = size > _LARGE_BATCH
+        self._at_once = _LARGE_AT_ONCE if self._together else max(1, workers)
+        self._buffers = Buffers(self._at_once + 2)
 
     def batches(self, epoch: int, start_batch: int = 0) -> list[NDArray[np.int64]]:
         """The samples of this rank's part of each batch of an epoch, from number `start_batch` on."""
@@ -130,13 +134,39 @@ class Loader(ABC):
                 parts.append(batch[low:high])
         return parts
 
+    def rendered(
+        self, epoch: int, batches: list[NDArray[np.int64]], storage: NDArray[np.uint8] | None = None
+    ) -> Generator[list[Tensor], None, None]:
+        """The views of each batch, in their order, made by `workers` threads that end with the iterator.
+
+        A small batch is made by one thread, which needs no other; a large one by all, so that few are in the memory at once.
+        """
+        pin = torch.cuda.is_available()
+        if not self.workers:
+            yield from (self.recipe.render(epoch, index, storage, pin, buffers=self._buffers) for index in batches)
+            return
+        threads = ThreadPoolExecutor(self.workers) if self._together else None
+        makers, ahead = ThreadPoolExecutor(self._at_once), deque[Future[list[Tensor]]]()
+        try:
+            for index in batches:
+                how = storage, pin, threads, self.workers, self._buffers
+                ahead.append(makers.submit(self.recipe.render, epoch, index, *how))
+                if len(ahead) > self._at_once:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            makers.shutdown(cancel_futures=True)
+            if threads:
+                threads.shutdown()
+
     @abstractmethod
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `start_batch` on. Leaving the loop early ends all of its workers."""
 
     def close(self) -> None:
         """Release what is held between epochs."""
-        self.buffers.clear()
+        self._buffers.clear()
 
     def __enter__(self) -> Self:
         return self

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ import numba.typed
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from benchmark.data.buffers import Buffers
 from benchmark.data.loader import Batch, Loader, Recipe
 from benchmark.data.render import cpu_kernel
 
@@ -56,11 +56,11 @@ with _threads_kept(), _plain_dictionary():
     from ffcv.pipeline.compiler import Compiler
     from ffcv.pipeline.operation import Operation
 
-_BATCHES_AHEAD = 3
+_BATCHES_AHEAD = 1  # that are finished; others are in the making
 
 
 class FFCVLoader(Loader):
-    """`workers` threads share every batch; they live as long as the epoch's loop."""
+    """Threads live as long as the epoch's loop; with 0 `workers` FFCV's epoch thread makes the batches."""
 
     backend = "ffcv"
 
@@ -77,74 +77,86 @@ class FFCVLoader(Loader):
         super().__init__(recipe, indices, batch_size, workers, drop_last, rank, world_size)
         cpu_kernel()
         recipe.file.read_ahead()
-        self._ffcv = _ffcv_loader(recipe.path, batch_size // world_size, _Decoder(recipe, self.buffers))
+        self._ffcv = _ffcv_loader(recipe.path, batch_size // world_size)
         self._running: set[_Epoch] = set()
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         batches = self.batches(epoch, start_batch)
         if not batches:
             return
-        shares = max(1, self.workers)
-        with ThreadPoolExecutor(shares) as threads:
-            running = _Epoch(self._ffcv, np.concatenate(batches), epoch, threads, shares)
-            self._running.add(running)
-            try:
-                for index in batches:
-                    found = next(running, None)
-                    if found is None:
-                        raise RuntimeError("the loader was closed in the middle of this epoch")
-                    (views,) = found
-                    if isinstance(views, BaseException):
-                        raise views
-                    yield self.recipe.batch(views, index)
-            finally:
-                _end(running)
-                self._running.discard(running)
+        running = _Epoch(self._ffcv, np.concatenate(batches), partial(self.rendered, epoch, batches))
+        self._running.add(running)
+        try:
+            for index in batches:
+                found = next(running, None)
+                if found is None:
+                    raise RuntimeError("the loader was closed in the middle of this epoch")
+                (views,) = found
+                if isinstance(views, BaseException):
+                    raise views
+                yield self.recipe.batch(views, index)
+        finally:
+            running.end()
+            self._running.discard(running)
 
     def close(self) -> None:
         for running in tuple(self._running):
-            _end(running)
+            running.end()
         super().close()
 
 
 class _Epoch(EpochIterator):
-    """FFCV's epoch thread, and what its decoder has to know of the epoch."""
+    """FFCV's epoch thread, with the views of its batches, which `render` makes out of the storage that FFCV has mapped."""
 
     def __init__(
-        self, loader: ffcv.loader.Loader, order: NDArray[np.int64], epoch: int, threads: ThreadPoolExecutor, shares: int
+        self,
+        loader: ffcv.loader.Loader,
+        order: NDArray[np.int64],
+        render: Callable[[NDArray[np.uint8]], Generator[list[Tensor], None, None]],
     ) -> None:
-        self.epoch, self.threads, self.shares = epoch, threads, shares
+        self._render = render
+        self._views: Generator[list[Tensor], None, None] | None = None
         super().__init__(loader, order)  # starts the thread
+
+    def views(self, storage: NDArray[np.uint8]) -> list[Tensor]:
+        """Those of the next batch; called by the thread alone."""
+        if self._views is None:
+            self._views = self._render(storage)
+        return next(self._views)
+
+    def end(self) -> None:
+        """Stop the thread and wait for it. It may be blocked on a full queue, so that has to be emptied."""
+        self.terminate_event.set()
+        self.iter_ixes = iter(())
+        while self.is_alive():
+            with suppress(queue.Empty):
+                self.output_queue.get_nowait()
+            self.join(0.001)
+        if self._views is not None:
+            self._views.close()
+        with suppress(queue.Full):
+            self.output_queue.put_nowait(None)  # whoever still waits for a batch is to wait no longer
 
 
 class _Decoder(Operation):
     """FFCV's place for reading an image field: given a batch of samples and the mapped file, returns all views."""
 
-    def __init__(self, recipe: Recipe, buffers: Buffers) -> None:
-        super().__init__()
-        self._recipe, self._buffers = recipe, buffers
-        self._pin = torch.cuda.is_available()
-
     def declare_state_and_memory(self, previous_state: Any) -> tuple[Any, None]:
-        side = self._recipe.out_size
-        return replace(previous_state, jit_mode=False, shape=(3, side, side), dtype=torch.float32), None
+        return replace(previous_state, jit_mode=False, shape=(), dtype=torch.float32), None
 
     def generate_code(self) -> Callable[..., Any]:
         def decode(index: NDArray[np.int64], memory: None, metadata: Any, storage: Any) -> Any:
             try:
                 running = threading.current_thread()
                 assert isinstance(running, _Epoch)
-                pixels = storage[0].view(np.ndarray)
-                return self._recipe.render(
-                    running.epoch, index, pixels, self._pin, running.threads, running.shares, self._buffers
-                )
+                return running.views(storage[0].view(np.ndarray))
             except BaseException as error:  # FFCV's thread would die silently, its reader would wait for ever
                 return error
 
         return decode
 
 
-def _ffcv_loader(path: Path, batch_size: int, decoder: _Decoder) -> ffcv.loader.Loader:
+def _ffcv_loader(path: Path, batch_size: int) -> ffcv.loader.Loader:
     """FFCV's Loader for one file, with its compiler off: its own operations are not used."""
     # Each epoch's thread sets the thread counts again, to num_workers; so that is what torch has already.
     workers = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
@@ -159,19 +171,7 @@ def _ffcv_loader(path: Path, batch_size: int, decoder: _Decoder) -> ffcv.loader.
                 seed=0,  # not used, but else taken from numpy's global random numbers
                 drop_last=False,  # the order handed over is cut already
                 batches_ahead=_BATCHES_AHEAD,
-                pipelines={"image": PipelineSpec("image", decoder), "label": None},
+                pipelines={"image": PipelineSpec("image", _Decoder()), "label": None},
             )
         finally:
             Compiler.set_enabled(True)
-
-
-def _end(running: EpochIterator) -> None:
-    """Stop FFCV's epoch thread and wait for it. It may be blocked on a full queue, so that has to be emptied."""
-    running.terminate_event.set()
-    running.iter_ixes = iter(())
-    while running.is_alive():
-        with suppress(queue.Empty):
-            running.output_queue.get_nowait()
-        running.join(0.001)
-    with suppress(queue.Full):
-        running.output_queue.put_nowait(None)  # whoever still waits for a batch is to wait no longer

@@ -27,7 +27,6 @@ from benchmark.data.views import Patches, Program, Table, centre, parameters, pa
 from benchmark.errors import InputError
 from methods.views import ViewConfig
 
-_SPARE_BATCHES = 2  # whose memory is kept for the next ones
 _PHOTOGRAPH = 128  # pixels: raw images of at least this side count as photographs
 _CENTRE = 224 / 256  # the part of the shorter side that the ImageNet protocol shows
 _AT_A_TIME = 8  # photographs that are decoded, or views that are cut up, before the next are
@@ -151,7 +150,7 @@ def render(
 def _memory(shapes: list[tuple[int, ...]], pin: bool, buffers: Buffers) -> list[Tensor]:
     """A tensor for each shape. MemoryError where there is no memory."""
     if not pin:
-        return [buffers.take(shape, _SPARE_BATCHES * shapes.count(shape)) for shape in shapes]
+        return [buffers.take(shape, shapes.count(shape)) for shape in shapes]
     try:
         return [torch.empty(shape, pin_memory=True) for shape in shapes]  # torch uses page-locked memory again by itself
     except RuntimeError as error:

@@ -249,10 +249,10 @@ def test_memory_that_came_back_is_given_up_at_the_end(dataset):
     opened = loader(dataset, "torch", workers=0)
     for _ in opened.epoch(0):
         pass
-    kept = list(opened.buffers._returned.values())
+    kept = list(opened._buffers._returned.values())
     assert sum(len(arrays) for arrays in kept) in (2, 4)  # a batch or two of two views
     opened.close()
-    assert not opened.buffers._returned
+    assert not opened._buffers._returned
 
 
 def test_a_cache_of_numba_that_cannot_be_used_costs_time_alone(tmp_path):
