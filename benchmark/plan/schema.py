@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
-from benchmark.data.manifest import NAMES
 from benchmark.errors import InputError, nearest
 from methods.catalogue import CATALOGUE, describe
 from methods.views import ViewConfig
 
 Spec = dict[str, Any]
+DATA_NAMES = r"[A-Za-z0-9_-]+"  # as benchmark.data takes them; planning does not import it
 Where = Callable[[tuple[str, ...]], str]  # key path -> 'file:line: key > path'
 
 
@@ -28,7 +28,7 @@ class DataConfig:
     test_images of 0 mean all; a smaller number is a stratified subset chosen by a fixed rule, the same for every seed.
     held_out is the share of the training images kept aside for choices (probe strength)."""
 
-    name: str = field(default="cifar10", metadata={"pattern": NAMES.pattern, "made_of": "letters (a to z), digits, - and _"})
+    name: str = field(default="cifar10", metadata={"pattern": DATA_NAMES, "made_of": "letters (a to z), digits, - and _"})
     train_images: int = 0
     test_images: int = 0
     held_out: float = 0.1

@@ -374,3 +374,10 @@ def test_real_cifar10(real_cifar10):
     assert real_cifar10.counts == {"train": 50_000, "test": 10_000} and len(real_cifar10.classes) == 10
     np.testing.assert_allclose(real_cifar10.mean, (0.4914, 0.4822, 0.4465), atol=0.002)
     np.testing.assert_allclose(real_cifar10.std, (0.247, 0.2435, 0.2616), atol=0.004)
+
+
+def test_sweeps_and_conversions_take_the_same_names():
+    from benchmark.data.manifest import NAMES
+    from benchmark.plan.schema import DATA_NAMES
+
+    assert NAMES.pattern == DATA_NAMES
