@@ -62,18 +62,18 @@ def open_loader(
     is a CUDA device with room.
     InputError where a batch is larger than the training set, or a backend is asked for that cannot be had.
     """
-    from benchmark.data.loader import Recipe, usable_cores
+    from benchmark.data.loader import Recipe, Shares, usable_cores
 
     recipe = Recipe(dataset.train, views, seed, out_size, tuple(mean), tuple(std))
     threads = usable_cores() if workers is None else workers
-    arguments = recipe, indices, batch_size, threads, drop_last, rank, world_size
+    shares = Shares(indices, batch_size, drop_last, rank, world_size)
     kind = _loader_class(backend)
     if backend == "resident" or (backend == "auto" and device and kind.backend == "torch" and not find_spec("numba")):
         from benchmark.data.loader_resident import ResidentLoader, has_room
 
         if backend == "resident" or has_room(dataset, str(device)):
-            return ResidentLoader(*arguments, device=device)
-    return kind(*arguments)
+            return ResidentLoader(recipe, shares, threads, device)
+    return kind(recipe, shares, threads)
 
 
 def _loader_class(backend: Backend) -> type[Loader]:

@@ -83,33 +83,23 @@ class Recipe:
         return Batch(views, torch.from_numpy(index.copy()), torch.from_numpy(self.file.labels[index]))
 
 
-class Loader(ABC):
-    """Batches of a training set, epoch by epoch; close it, or use it as a context manager.
+class Shares:
+    """How the samples `indices` of an epoch are shared out: into batches, and those among ranks.
 
     The order of an epoch is cut into batches of `batch_size`; with several ranks each takes its part of every one of them,
     in the order of the ranks: together they see the batches that one rank alone would see. Where the last batch is kept and
     has fewer samples than there are ranks, some ranks have no part of it.
+    InputError for a batch that is larger than the training set, or that the ranks cannot share.
     """
 
-    backend: ClassVar[str]
-
     def __init__(
-        self,
-        recipe: Recipe,
-        indices: NDArray[np.integer],
-        batch_size: int,
-        workers: int,
-        drop_last: bool,
-        rank: int = 0,
-        world_size: int = 1,
+        self, indices: NDArray[np.integer], batch_size: int, drop_last: bool = True, rank: int = 0, world_size: int = 1
     ) -> None:
-        self.recipe, self.batch_size, self.workers, self.rank, self.world_size = recipe, batch_size, workers, rank, world_size
-        self._indices = np.asarray(indices, np.int64)
-        count, stored = len(self._indices), len(recipe.file)
-        if count and (self._indices.min() < 0 or self._indices.max() >= stored):
-            raise ValueError(f"indices reach outside of the {stored} images of {recipe.path}")
-        if batch_size < 1 or workers < 0:
-            raise InputError(f"batch_size is {batch_size} and workers {workers}; at least 1 and 0 are needed")
+        self.indices = np.asarray(indices, np.int64)
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        count = len(self.indices)
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; at least 1 is needed")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is none of {world_size}")
         if batch_size % world_size:
@@ -117,15 +107,14 @@ class Loader(ABC):
         self.batches_per_epoch = count // batch_size if drop_last else -(-count // batch_size)
         if not self.batches_per_epoch:
             raise InputError(f"a batch of {batch_size} is more than the {count} training images; lower batch_size")
-        planned = recipe.plan(0, self._indices[:1])  # a view that cannot be made is told now, not by a thread
-        size = 4 * sum(math.prod(view.shape) for view in planned) * (batch_size // world_size)
-        self._together = size > _LARGE_BATCH
-        self._at_once = _LARGE_AT_ONCE if self._together else max(1, workers)
-        self._buffers = Buffers(self._at_once + 2)
 
-    def batches(self, epoch: int, start_batch: int = 0) -> list[NDArray[np.int64]]:
-        """The samples of this rank's part of each batch of an epoch, from number `start_batch` on."""
-        order = permutation(stream(keys.ORDER, self.recipe.seed, epoch), self._indices)
+    @property
+    def rank_batch(self) -> int:
+        """Samples of a whole batch that this rank gets."""
+        return self.batch_size // self.world_size
+
+    def batches(self, order: NDArray[np.int64], start_batch: int) -> list[NDArray[np.int64]]:
+        """This rank's part of each batch of an epoch of this order, from number `start_batch` on."""
         parts = []
         for begin in range(start_batch * self.batch_size, self.batches_per_epoch * self.batch_size, self.batch_size):
             batch = order[begin : begin + self.batch_size]
@@ -133,6 +122,33 @@ class Loader(ABC):
             if low < high:
                 parts.append(batch[low:high])
         return parts
+
+
+class Loader(ABC):
+    """Batches of a training set, epoch by epoch; close it, or use it as a context manager.
+
+    Without workers the caller's thread makes the batches.
+    """
+
+    backend: ClassVar[str]
+
+    def __init__(self, recipe: Recipe, shares: Shares, workers: int) -> None:
+        self.recipe, self.shares, self.workers = recipe, shares, workers
+        count, stored = len(shares.indices), len(recipe.file)
+        if count and (shares.indices.min() < 0 or shares.indices.max() >= stored):
+            raise ValueError(f"indices reach outside of the {stored} images of {recipe.path}")
+        if workers < 0:
+            raise InputError(f"workers is {workers}; at least 0 are needed")
+        self.batches_per_epoch = shares.batches_per_epoch
+        planned = recipe.plan(0, shares.indices[:1])  # a view that cannot be made is told now, not by a thread
+        size = 4 * sum(math.prod(view.shape) for view in planned) * shares.rank_batch
+        self._together = size > _LARGE_BATCH
+        self._at_once = _LARGE_AT_ONCE if self._together else max(1, workers)
+        self._buffers = Buffers(self._at_once + 2)
+
+    def batches(self, epoch: int, start_batch: int = 0) -> list[NDArray[np.int64]]:
+        """The samples of this rank's part of each batch of an epoch, from number `start_batch` on."""
+        return self.shares.batches(permutation(stream(keys.ORDER, self.recipe.seed, epoch), self.shares.indices), start_batch)
 
     def rendered(
         self, epoch: int, batches: list[NDArray[np.int64]], storage: NDArray[np.uint8] | None = None

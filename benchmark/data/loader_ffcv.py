@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmark.data.loader import Batch, Loader, Recipe
+from benchmark.data.loader import Batch, Loader, Recipe, Shares
 from benchmark.data.render import cpu_kernel
 
 
@@ -64,20 +64,11 @@ class FFCVLoader(Loader):
 
     backend = "ffcv"
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        indices: NDArray[np.integer],
-        batch_size: int,
-        workers: int,
-        drop_last: bool,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        super().__init__(recipe, indices, batch_size, workers, drop_last, rank, world_size)
+    def __init__(self, recipe: Recipe, shares: Shares, workers: int) -> None:
+        super().__init__(recipe, shares, workers)
         cpu_kernel()
         recipe.file.read_ahead()
-        self._ffcv = _ffcv_loader(recipe.path, batch_size // world_size)
+        self._ffcv = _ffcv_loader(recipe.path, shares.rank_batch)
         self._running: set[_Epoch] = set()
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:

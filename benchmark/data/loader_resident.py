@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmark.data import kernels_torch
 from benchmark.data.datasets import Dataset
 from benchmark.data.kernels_torch import to_device
-from benchmark.data.loader import Batch, Loader, Recipe
+from benchmark.data.loader import Batch, Loader, Recipe, Shares
 from benchmark.data.render import View, cut, framed
 from benchmark.errors import InputError
 
@@ -40,17 +40,7 @@ class ResidentLoader(Loader):
 
     backend = "resident"
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        indices: NDArray[np.integer],
-        batch_size: int,
-        workers: int,
-        drop_last: bool,
-        rank: int = 0,
-        world_size: int = 1,
-        device: str | torch.device | None = None,
-    ) -> None:
+    def __init__(self, recipe: Recipe, shares: Shares, workers: int, device: str | torch.device | None = None) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise InputError(f"the resident loader is to use {self.device}, but there is no CUDA device; choose ffcv or torch")
@@ -59,8 +49,8 @@ class ResidentLoader(Loader):
                 f"{recipe.path} holds photographs of many sizes, which cannot be resident on a device; "
                 f"convert with --storage raw --resolution N, or use --loader ffcv or torch"
             )
-        super().__init__(recipe, indices, batch_size, workers, drop_last, rank, world_size)
-        self._held = np.unique(self._indices)
+        super().__init__(recipe, shares, workers)
+        self._held = np.unique(shares.indices)
         self._pixels: Tensor | None = None
         self._check_room()
 

@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as F
 from benchmark.data import central_views, kernels_numba, open_loader, read_split, render
 from benchmark.data.beton import Beton, open_beton
 from benchmark.data.by_torchvision import apply_row
-from benchmark.data.loader import Recipe
+from benchmark.data.loader import Recipe, Shares
 from benchmark.data.loader_torch import TorchLoader
 from benchmark.data.views import centre, parameters, patches, plain, program
 from benchmark.errors import InputError
@@ -72,7 +72,7 @@ def same(first, other):
 def expected(dataset):
     """Epoch 1, made sample by sample straight from the definition."""
     images, labels = read_split(dataset, "train")
-    order = np.concatenate(TorchLoader(_recipe(dataset), np.arange(60), BATCH, 0, True).batches(1))
+    order = np.concatenate(TorchLoader(_recipe(dataset), Shares(np.arange(60), BATCH), 0).batches(1))
     mean, std = np.array(dataset.mean, np.float32), np.array(dataset.std, np.float32)
     side = np.array([16])
     views = []
@@ -501,10 +501,12 @@ def test_auto_takes_ffcv_where_it_is(dataset, monkeypatch):
 def test_senseless_requests_are_refused(dataset, backend):
     with pytest.raises(InputError, match="a batch of 61 is more than the 60 training images"):
         loader(dataset, backend, batch_size=61)
-    with pytest.raises(InputError, match="batch_size is 0 and workers 2; at least 1 and 0 are needed"):
+    with pytest.raises(InputError, match="batch_size is 0; at least 1 is needed"):
         loader(dataset, backend, batch_size=0)
+    with pytest.raises(InputError, match="workers is -1; at least 0"):
+        loader(dataset, backend, workers=-1)
     with pytest.raises(ValueError, match="outside of the 60 images"):
-        loader(dataset, backend, indices=np.array([0, 60]))
+        loader(dataset, backend, indices=np.array([0, 60]), batch_size=1)
 
 
 def test_recipes_travel_to_other_processes(dataset):
