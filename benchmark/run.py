@@ -86,7 +86,8 @@ def _main(args: argparse.Namespace) -> int:
     identities = {name: DataIdentity(dataset.name, dataset.content) for name, dataset in datasets.items()}
     rows = _chosen(sweep.expand(profile, identities, seeds, overrides), args)
     # Where a cell stands does not depend on what --mode would do with it.
-    plan = make_plan(rows, store, "cached" if args.status else args.mode, machine.device, slurm.queued(store))
+    images = {dataset.name: dataset.counts["train"] for dataset in datasets.values()}
+    plan = make_plan(rows, store, "cached" if args.status else args.mode, machine.device, slurm.queued(store), images)
     actions = _selected(plan, args)
     for problem in (problem for action in actions for problem in store.cell(action.cell.id).problems):
         console.error(problem)

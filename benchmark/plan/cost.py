@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,21 +20,26 @@ _GUESS: dict[str, dict[tuple[str, str], float]] = {
 }
 _GUESS_SIZE = 32
 _RESNET50_224 = {"cpu": 1.0, "cuda": 1200.0}  # views/s at 224 pixels
-FULL_SET = {"cifar10": 50_000, "cifar100": 50_000, "stl10": 105_000, "imagenet": 1_281_167, "shapes": 20_000}
+# Training images of the sets that are not at hand.
+_FULL_SET = {
+    "cifar10": 50_000, "cifar100": 50_000, "stl10": 105_000, "tinyimagenet": 100_000, "imagenet100": 126_689,
+    "imagenet": 1_281_167, "shapes": 20_000,
+}  # fmt: skip
 
 
-def kept_images(config: dict[str, Any]) -> int:
-    """How many images a cell trains on: its subset less the held-out share."""
+def kept_images(config: dict[str, Any], at_hand: Mapping[str, int] | None = None) -> int:
+    """How many images a cell trains on: its subset less the held-out share. at_hand: training images by data set."""
     data = config["data"]
-    images = data["train_images"] or FULL_SET[data["name"]]
+    full = (at_hand or {}).get(data["name"]) or _FULL_SET.get(data["name"], 0)
+    images = data["train_images"] or full
     return images - round(images * data["held_out"])
 
 
-def views_to_process(config: dict[str, Any]) -> float:
+def views_to_process(config: dict[str, Any], at_hand: Mapping[str, int] | None = None) -> float:
     """Views of the whole training, each one forward and backward; a momentum or target branch is not counted apart."""
     if "epochs" not in config:
         return 0.0
-    steps = kept_images(config) // config["batch_size"]
+    steps = kept_images(config, at_hand) // config["batch_size"]
     return float(config["epochs"] * steps * config["batch_size"] * max(1, len(config["views"])))
 
 
@@ -53,14 +58,15 @@ def _kind(config: dict[str, Any]) -> tuple[Any, ...]:
 
 @dataclass
 class Prices:
-    """Measured rates of a store, views/s by kind of work, for one kind of device."""
+    """Measured rates of a store, views/s by kind of work, for one kind of device; training images of the sets at hand."""
 
     device: str
+    images: Mapping[str, int] = field(default_factory=dict)
     measured: dict[tuple[Any, ...], list[float]] = field(default_factory=dict)
 
     @classmethod
-    def from_records(cls, records: Iterable[dict[str, Any]], device: str) -> Prices:
-        prices = cls(device)
+    def from_records(cls, records: Iterable[dict[str, Any]], device: str, images: Mapping[str, int] | None = None) -> Prices:
+        prices = cls(device, images or {})
         for record in records:
             if record["provenance"]["hardware"]["device"] != device or "epochs" not in record["config"]:
                 continue
@@ -72,7 +78,7 @@ class Prices:
 
     def seconds(self, config: dict[str, Any]) -> tuple[float, bool]:
         """(seconds of one device, whether it is measured rather than guessed)."""
-        views = views_to_process(config)
+        views = views_to_process(config, self.images)
         if views == 0:
             return 5.0, True
         if rates := self.measured.get(_kind(config)):

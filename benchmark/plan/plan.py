@@ -47,14 +47,22 @@ def unique_cells(rows: Iterable[Row]) -> list[tuple[Cell, tuple[str, ...]]]:
     return [(cells[cell_id], tuple(names[cell_id])) for cell_id in ranked]
 
 
-def make_plan(rows: list[Row], store: Store, mode: Mode, device: str, queued: Mapping[str, str] | None = None) -> list[Action]:
+def make_plan(
+    rows: list[Row],
+    store: Store,
+    mode: Mode,
+    device: str,
+    queued: Mapping[str, str] | None = None,
+    images: Mapping[str, int] | None = None,
+) -> list[Action]:
     """One action per cell of the sweep, in the order in which they will be started.
 
-    queued: cell id -> words about the job that already waits to bring it to its end.
+    queued: cell id -> words about the job that already waits to bring it to its end. images: training images of the data
+    sets at hand.
     """
     known = {found.id: found for found in store.cells()}
     records = [found.record for found in known.values() if found.record is not None]
-    prices = Prices.from_records(records, device)
+    prices = Prices.from_records(records, device, images)
     versions: dict[str, int] = {}
     for record in records:
         if record["status"] == "done":

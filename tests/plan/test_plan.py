@@ -129,6 +129,8 @@ def test_cost_comes_from_records_or_is_marked_a_guess(tmp_path):
     rows, store = setting(tmp_path)
     cell, other = rows[0].cells
     assert kept_images(cell.config) == 90
+    whole = {"data": cell.config["data"] | {"name": "dogs", "train_images": 0, "held_out": 0.1}}
+    assert kept_images(whole, {"dogs": 200}) == 180 and kept_images(whole) == 0  # not at hand: nothing is known
     assert not action(rows, store).measured
     write_json(store.folder(other.id) / "record.json", pretrain_record(other))
     found = action(rows, store)
