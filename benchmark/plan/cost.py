@@ -79,8 +79,8 @@ class Prices:
     def seconds(self, config: dict[str, Any]) -> tuple[float, bool]:
         """(seconds of one device, whether it is measured rather than guessed)."""
         views = views_to_process(config, self.images)
-        if views == 0:
-            return 5.0, True
+        if views == 0:  # no training, or nobody knows how many images there are
+            return 5.0, "epochs" not in config
         if rates := self.measured.get(_kind(config)):
             return views / statistics.median(rates) + 5.0, True
         return views / self._guess(config) + 5.0, False
