@@ -144,7 +144,7 @@ class Loader(ABC):
         size = 4 * sum(math.prod(view.shape) for view in planned) * shares.rank_batch
         self._together = size > _LARGE_BATCH
         self._at_once = _LARGE_AT_ONCE if self._together else max(1, workers)
-        self._buffers = Buffers(self._at_once + 2)
+        self._buffers = Buffers(self._at_once + 4)  # in the making, finished, in the hands of FFCV and of the caller
 
     def batches(self, epoch: int, start_batch: int = 0) -> list[NDArray[np.int64]]:
         """The samples of this rank's part of each batch of an epoch, from number `start_batch` on."""
