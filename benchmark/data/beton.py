@@ -13,6 +13,7 @@ A file appears under its name only when it is complete: it is written under a te
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -191,7 +192,7 @@ class Beton:
         if not self.jpeg:
             return self.stored(index).reshape(shape).copy()
         try:
-            pixels = decode_jpeg(self.stored(index), into)
+            pixels = decode_jpeg(self.stored(index), into, lambda: self._intact(index))
             if pixels.shape != shape:
                 raise ValueError(f"{pixels.shape[1]} x {pixels.shape[0]} pixels, not {shape[1]} x {shape[0]}")
         except ValueError as error:
@@ -201,6 +202,10 @@ class Beton:
                 f"{self.path}: image {index}{source} cannot be decoded ({error}); convert the data set again"
             ) from None
         return pixels
+
+    def _intact(self, index: int) -> bool:
+        """Whether the stored bytes are those of the conversion, as far as that left checksums."""
+        return self.checksums is None or zlib.crc32(self.stored(index).data) == int(self.checksums[index])
 
     def images(self, indices: NDArray[np.integer] | None = None) -> NDArray[np.uint8]:
         """A copy of the raw images at `indices`, all by default: u1 (n, side, side, 3). ValueError for JPEG storage."""

@@ -8,6 +8,7 @@ resized and encoded. EXIF orientation is ignored, as torchvision's ImageFolder i
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,20 +29,26 @@ class Stored:
     reencoded: bool
 
 
-def decode_jpeg(data: NDArray[np.uint8], into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+def decode_jpeg(
+    data: NDArray[np.uint8], into: NDArray[np.uint8] | None = None, intact: Callable[[], bool] = lambda: True
+) -> NDArray[np.uint8]:
     """RGB pixels u1 (H, W, 3) of the JPEG file `data` u1 (size,), if possible in the memory `into` u1 (H * W * 3,).
 
+    intact: whether these are the bytes that were once found to be good; asked only where simplejpeg does not vouch for them.
     ValueError says why there are none.
 
     The interpreter's lock is released meanwhile. Where simplejpeg is not installed, and where it refuses a file, Pillow
     decodes: more slowly, but to the same pixels bit by bit (both are libjpeg-turbo's). simplejpeg takes every warning of
-    libjpeg's for an error, such as stray bytes before the end marker; Pillow refuses what is cut, and its verdict counts.
+    libjpeg's for an error, such as stray bytes before the end marker, which Pillow lives with. It lives with some damage
+    too, and so decodes nothing that has changed since.
     """
     try:
         import simplejpeg
 
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, buffer=into)
     except (ImportError, ValueError):
+        if not intact():
+            raise ValueError("its bytes have changed since it was converted") from None
         return _decode_with_pillow(data)
     return pixels
 

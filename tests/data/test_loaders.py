@@ -383,12 +383,19 @@ def test_a_photograph_is_decoded_once_whatever_the_number_of_views(jpeg_dataset,
     assert sorted(decoded) == sorted(torch.cat([batch.index for batch in batches]).tolist())
 
 
-def test_a_damaged_photograph_is_named(jpeg_dataset, backend, tmp_path):
+@pytest.mark.parametrize("with_simplejpeg", [True, False])
+@pytest.mark.parametrize("zeroed", ["all of it", "its middle"])
+def test_a_damaged_photograph_is_named(jpeg_dataset, backend, tmp_path, monkeypatch, zeroed, with_simplejpeg):
+    """Also where what is left can be decoded to something, which Pillow does without a word."""
+    if not with_simplejpeg:
+        monkeypatch.setitem(sys.modules, "simplejpeg", None)
     copy = shutil.copytree(jpeg_dataset.train.parent, tmp_path / "copy") / jpeg_dataset.train.name
     file = open_beton(copy)
+    begin, size = int(file.offsets[5]), int(file.sizes[5])
+    skipped, length = (0, size) if zeroed == "all of it" else (size - size // 4, size // 8)
     with copy.open("r+b") as opened:
-        opened.seek(int(file.offsets[5]))
-        opened.write(bytes(int(file.sizes[5])))
+        opened.seek(begin + skipped)
+        opened.write(bytes(length))
     with pytest.raises(InputError, match=rf"image 5 \({re.escape(file.name(5))}\) cannot be decoded"):
         taken(replace(jpeg_dataset, train=copy), backend=backend, indices=np.arange(16))
 
