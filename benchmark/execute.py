@@ -33,8 +33,9 @@ from benchmark.train.loop import Diverged, Progress, Training
 from benchmark.train.seeding import seed_everything
 from benchmark.train.stop import Stopped, StopRequest
 from methods import load as load_method
-from methods.base import Method
+from methods.base import Method, Setting
 from methods.catalogue import from_values
+from methods.departures import of_module
 from methods.encoders.config import EncoderConfig
 from methods.views import ViewConfig
 
@@ -165,9 +166,20 @@ class _Run:
         method = method_class(
             from_values(method_class.Config, own),
             from_values(EncoderConfig, self.config["encoder"]),
-            num_classes=len(self.dataset.classes),
+            self._setting(),
         )
         return method.to(self.machine.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _setting(self) -> Setting:
+        views = self._views() if self.config.get("views") else ()
+        return Setting(
+            num_images=len(self.split.train),
+            num_classes=len(self.dataset.classes),
+            batch_size=self.config.get("batch_size", 0),
+            num_views=len(views),
+            channels=views[0].channel_count if views else 3,
+            seed=self.config["seed"],
+        )
 
     def _views(self) -> tuple[ViewConfig, ...]:
         return tuple(from_values(ViewConfig, view) for view in self.config["views"])
@@ -291,7 +303,7 @@ class _Run:
                 "note": self.dataset.note,
             },
             "provenance": self.machine.provenance(),
-            "departures": list(method_class.DEPARTS),
+            "departures": [note.text for note in of_module(method_class.__module__)],
         }
         self.claim.check()
         write_json(self.folder / "record.json", record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -27,12 +28,32 @@ class Step:
         return self.step / self.total_steps
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What a method may know before it sees a batch. 0 where it is not known; methods that need a number say so.
+
+    num_images: of the training set; `index` lies in [0, num_images). num_classes: of its labels.
+    batch_size: images of a step, of all ranks together. num_views: how many views `loss` will get.
+    channels: of those views. seed: the random seed, for draws inside a method (methods.draws).
+    """
+
+    num_images: int = 0
+    num_classes: int = 0
+    batch_size: int = 0
+    num_views: int = 0
+    channels: int = 3
+    seed: int = 0
+
+
 class Method(nn.Module, ABC):
     """An encoder, what is put on it for training, and a loss.
 
     The encoder is built first: with one random seed, every method starts from the same encoder, the row of random
     initialization included. Modes are the caller's: the loop calls `train()` before `loss`, evaluation calls `eval()`
-    before `features` and `project`. Autocast is the caller's too; losses leave it by themselves.
+    before `features` and `project`. Autocast is the caller's too; losses leave it by themselves. On several ranks each has
+    its part of the batch, and the mean of their losses is the loss of the whole (methods.gather).
+
+    A training step is: loss, backward, `after_backward`, optimizer, `after_step`.
     """
 
     NAME: ClassVar[str]
@@ -41,14 +62,21 @@ class Method(nn.Module, ABC):
     NUM_VIEWS: ClassVar[int]  # augmented views of an image that `loss` wants
     RECIPE: ClassVar[str]  # key of methods.views.RECIPES, unless a sweep says otherwise
     TRAINS: ClassVar[bool] = True
-    DEPARTS: ClassVar[tuple[str, ...]] = ()  # where we choose between, or leave, paper and released code
+    MULTI_CROP: ClassVar[bool] = False  # takes further, smaller views after the first NUM_VIEWS
+    PATCHES: ClassVar[bool] = False  # its views come as patches, B x P x C x H x W
+    MODALITIES: ClassVar[bool] = False  # takes further views of the same crop in other channels
+    EPOCH_PASS: ClassVar[bool] = False  # `begin_epoch` wants to see the training set
     Config: ClassVar[type]
 
-    def __init__(self, config: Any, encoder: EncoderConfig, *, num_classes: int) -> None:
+    def __init__(self, config: Any, encoder: EncoderConfig, setting: Setting) -> None:
+        """ValueError, in one sentence, for what cannot be trained: better here than as NaN at step 300."""
         super().__init__()
-        self.config = config
-        self.encoder, self.dim = build_encoder(encoder)
-        self.num_classes = num_classes
+        self.config, self.setting = config, setting
+        self.encoder, self.dim = self.make_encoder(encoder)
+
+    def make_encoder(self, encoder: EncoderConfig) -> tuple[nn.Module, int]:
+        """The network that is evaluated and the width of its features."""
+        return build_encoder(encoder, self.setting.channels)
 
     def prepare(self, views: list[Tensor]) -> None:
         """Called once with the first batch, in train mode, before step 0 of a fresh run (never after a resume).
@@ -67,21 +95,32 @@ class Method(nn.Module, ABC):
     def loss(self, views: list[Tensor], index: Tensor, labels: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar to minimize and detached scalars to log.
 
-        views: NUM_VIEWS tensors B x 3 x H x W. index: B, positions in the training set. labels: B, for methods that
-        are allowed to look.
+        views: NUM_VIEWS tensors B x C x H x W, and as many further ones as the method takes. index: B, positions in the
+        training set. labels: B, for methods that are allowed to look.
         """
+
+    def after_backward(self, step: Step) -> dict[str, Tensor]:
+        """Between backward and the optimizer: cancel gradients, or read them. Returns detached scalars to log."""
+        return {}
 
     def after_step(self, step: Step) -> None:
         """What follows the optimizer's step: moving averages, queues. `step` is the one its loss was given."""
 
+    def begin_epoch(self, epoch: int, images: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Called before the first step of an epoch where EPOCH_PASS is set (not again after a resume within the epoch).
+
+        images: the whole training set once, without augmentation and on this device, as (B x C x H x W, their index B).
+        The method chooses its own mode for the pass; the loop sets `train()` again after it.
+        """
+
     def param_groups(self) -> list[dict[str, Any]]:
         """Trained parameters: weights, then biases and norm scales and offsets (all the vectors), which papers often
-        exempt from weight decay and from LARS. The loop decides what `decay` means."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        return [
-            {"params": [p for p in trained if p.ndim > 1], "decay": True},
-            {"params": [p for p in trained if p.ndim <= 1], "decay": False},
-        ]
+        exempt from weight decay and from LARS. The loop decides what `decay` means.
+
+        A method may split them further; a group with `fixed_rate` keeps the peak learning rate where others follow a
+        schedule (SimSiam's predictor).
+        """
+        return grouped(p for p in self.parameters() if p.requires_grad)
 
     def features(self, images: Tensor) -> Tensor:
         """B x 3 x H x W -> B x D: the representation that is evaluated."""
@@ -90,3 +129,12 @@ class Method(nn.Module, ABC):
     def project(self, images: Tensor) -> Tensor:
         """B x 3 x H x W -> B x d: the projection that is watched for collapse; the features where there is none."""
         return self.features(images)
+
+
+def grouped(parameters: Iterable[nn.Parameter], **settings: Any) -> list[dict[str, Any]]:
+    """Parameters as two groups, weights with decay and vectors without; `settings` go to both."""
+    trained = list(parameters)
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "decay": True, **settings},
+        {"params": [p for p in trained if p.ndim <= 1], "decay": False, **settings},
+    ]

@@ -20,12 +20,12 @@ Switches, and where their rows are printed:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from methods.base import Method, Step
+from methods.base import Method, Setting, Step
 from methods.encoders import EncoderConfig
 from methods.heads import HeadConfig, mlp, out_dim, predictor_mlp
 from methods.losses import cosine_regression
@@ -64,25 +64,23 @@ class BYOLConfig:
             raise ValueError(f"target_ema must be in [0, 1], not {self.target_ema}")
 
 
+# NOTE(departs): The target starts as a copy of the online network, as the batch-norm blog's does; BYOL's released code
+# draws its weights separately and reports no difference.
+# NOTE(departs): The encoder is torchvision's ResNet with its He initialization; BYOL's is Haiku's, initialized otherwise.
+# NOTE(departs): The heads' hidden layers have no bias before a batch norm, which would subtract it; BYOL's released code
+# has one.
+# NOTE(departs): The target moves after the optimizer, by a schedule in steps, as in the paper; the batch-norm blog's
+# script moves it before the optimizer and changes tau once an epoch.
 class BYOL(Method):
     NAME = "byol"
     VERSION = 1
     PAPER = "grill2020byol arXiv:2006.07733"
     NUM_VIEWS = 2
     RECIPE = "byol"
-    DEPARTS: ClassVar[tuple[str, ...]] = (
-        "The target starts as a copy of the online network, as the batch-norm blog's does; BYOL's released code draws "
-        "its weights separately and reports no difference.",
-        "Batch statistics are those of one process's batch; BYOL's released code synchronizes them over all cores.",
-        "The encoder is torchvision's ResNet with its He initialization; BYOL's is Haiku's, initialized otherwise.",
-        "The heads' hidden layers have no bias before a batch norm, which would subtract it; BYOL's released code has one.",
-        "The target moves after the optimizer, by a schedule in steps, as in the paper; the batch-norm blog's script "
-        "moves it before the optimizer and changes tau once an epoch.",
-    )
     Config = BYOLConfig
 
-    def __init__(self, config: BYOLConfig, encoder: EncoderConfig, *, num_classes: int) -> None:
-        super().__init__(config, encoder, num_classes=num_classes)
+    def __init__(self, config: BYOLConfig, encoder: EncoderConfig, setting: Setting) -> None:
+        super().__init__(config, encoder, setting)
         width = out_dim(self.dim, config.projector)
         self.projector = mlp(self.dim, config.projector)
         self.predictor = predictor_mlp(width, config.predictor) if config.predict else nn.Identity()

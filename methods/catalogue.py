@@ -18,7 +18,7 @@ _PATH = Path(__file__).with_name("catalogue.json")
 
 @functools.cache
 def CATALOGUE() -> dict[str, Any]:
-    """{"encoder": spec, "methods": {name: {version, paper, num_views, recipe, trains, departs, config: spec}}}.
+    """{"encoder": spec, "methods": {name: {version, paper, num_views, recipe, trains, ..., config: spec}}}.
 
     A spec is what `describe` returns. Read once a process; treat it as read-only.
     """
@@ -28,18 +28,28 @@ def CATALOGUE() -> dict[str, Any]:
 def describe(config: type, default: Any = None) -> dict[str, Any]:
     """The spec of a config dataclass: {"fields": {name: {"type", "default", "choices"?, "fields"?, ...}}}.
 
-    Types are int, float, bool, str, pair (two floats), names (any number of `choices`) and section (a nested dataclass, with
-    its own fields). Defaults
-    are those of `default`, an instance, else of the class. A field's metadata goes along: "governs" maps a value to the
-    keys that are unused under it, "needs" maps a value to the {key: value} it cannot do without; planning refuses rows
-    that contradict them. Raises TypeError for a field that a sweep could not set.
+    Types are int, float, bool, str, pair (two floats), ints (any number), names (any number of `choices`) and section (a
+    nested dataclass, with its own fields). Defaults are those of `default`, an instance, else of the class.
+
+    A field's metadata goes along, for planning to refuse rows that contradict it:
+        governs   {value: keys that are unused under it}
+        needs     {value: {key: value} it cannot do without}
+        matches   {key of this section: other section that must have the same value there}
+        at_least  the key of another number that this one must reach: a queue holds a batch
+        adds      {value: recipes, the first view of each is one more view}
+        later     a setting that came after records were published; `absent` is the value at which a cell's config and so
+                  its id leave it out
+    Raises TypeError for a field that a sweep could not set.
     """
     hints = get_type_hints(config)
     spec: dict[str, Any] = {}
     for field in fields(config):
         value = getattr(default, field.name) if default is not None else _default(config, field)
         described = _describe_field(f"{config.__name__}.{field.name}", hints[field.name], value)
-        spec[field.name] = described | dict(field.metadata)
+        said = {key: told for key, told in field.metadata.items() if key != "later"}
+        if field.metadata.get("later"):  # a config in which it has this value does not mention it
+            said["absent"] = _plain(_default(config, field))
+        spec[field.name] = described | said
     return {"fields": spec}
 
 
@@ -68,6 +78,10 @@ def _default(config: type, field: Any) -> Any:
     raise TypeError(f"{config.__name__}.{field.name} has no default: every field of a config needs one")
 
 
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _describe_field(name: str, hint: Any, value: Any) -> dict[str, Any]:
     if isinstance(hint, type) and is_dataclass(hint):
         return {"type": "section", **describe(hint, value)}
@@ -75,6 +89,8 @@ def _describe_field(name: str, hint: Any, value: Any) -> dict[str, Any]:
         return {"type": "str", "default": value, "choices": list(get_args(hint))}
     if hint in (bool, int, float, str):
         return {"type": hint.__name__, "default": value}
+    if hint == tuple[int, ...]:
+        return {"type": "ints", "default": list(value)}
     if get_origin(hint) is tuple and get_args(hint) == (float, float):
         return {"type": "pair", "default": list(value)}
     if get_origin(hint) is tuple and get_args(hint)[1:] == (...,) and get_origin(get_args(hint)[0]) is Literal:
@@ -97,7 +113,9 @@ def generate() -> dict[str, Any]:
             "num_views": method.NUM_VIEWS,
             "recipe": method.RECIPE,
             "trains": method.TRAINS,
-            "departs": list(method.DEPARTS),
+            "multi_crop": method.MULTI_CROP,
+            "patches": method.PATCHES,
+            "modalities": method.MODALITIES,
             "config": describe(method.Config),
         }
     return {"encoder": describe(EncoderConfig), "methods": methods}

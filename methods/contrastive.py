@@ -14,13 +14,12 @@ et al. (2010.10241) needs.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import Method, Step
+from methods.base import Method, Setting, Step
 from methods.encoders import EncoderConfig
 from methods.heads import HeadConfig, mlp, out_dim, predictor_mlp
 from methods.losses import info_nce
@@ -51,24 +50,22 @@ class ContrastiveConfig:
             raise ValueError(f"target_ema must be in [0, 1], not {self.target_ema}")
 
 
+# NOTE(departs): The queries pass a predictor, as in the blog's released script; MoCo, whose loss this is, has none
+# (predict: false removes it).
+# NOTE(departs): Only the keys of the second view enter the queue, as in the released script.
+# NOTE(departs): The target moves by a schedule in steps and after the optimizer; the released script moves it before the
+# optimizer and changes tau once an epoch.
+# NOTE(departs): No shuffling of batch-norm statistics: the blog ran on one GPU without it.
 class Contrastive(Method):
     NAME = "contrastive"
     VERSION = 1
     PAPER = "fetterman2020byolbn blog"
     NUM_VIEWS = 2
     RECIPE = "mocov2"
-    DEPARTS: ClassVar[tuple[str, ...]] = (
-        "The queries pass a predictor, as in the blog's released script; MoCo, whose loss this is, has none "
-        "(predict: false removes it).",
-        "Only the keys of the second view enter the queue, as in the released script.",
-        "The target moves by a schedule in steps and after the optimizer; the released script moves it before the "
-        "optimizer and changes tau once an epoch.",
-        "No shuffling of batch-norm statistics: the blog ran on one GPU without it.",
-    )
     Config = ContrastiveConfig
 
-    def __init__(self, config: ContrastiveConfig, encoder: EncoderConfig, *, num_classes: int) -> None:
-        super().__init__(config, encoder, num_classes=num_classes)
+    def __init__(self, config: ContrastiveConfig, encoder: EncoderConfig, setting: Setting) -> None:
+        super().__init__(config, encoder, setting)
         width = out_dim(self.dim, config.projector)
         self.projector = mlp(self.dim, config.projector)
         self.predictor = predictor_mlp(width, config.predictor) if config.predict else nn.Identity()

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.gather import gathered
+
 
 class KeyQueue(nn.Module):
     """The last K keys, unit vectors, first in first out. Starts filled with random ones, as MoCo's does.
@@ -26,9 +28,10 @@ class KeyQueue(nn.Module):
         self.register_buffer("cursor", torch.zeros((), dtype=torch.long))
 
     @torch.no_grad()
-    def enqueue(self, keys: Tensor) -> None:  # B x d, unit vectors
-        """Overwrite the oldest keys. Of more than K, the last K are kept."""
+    def enqueue(self, keys: Tensor) -> None:  # B/N x d, unit vectors
+        """Overwrite the oldest keys by those of all ranks, in their order. Of more than K, the last K are kept."""
         size = len(self.keys)
+        keys = gathered(keys)
         keys = keys[-size:].to(self.keys.dtype)
         places = (self.cursor + torch.arange(len(keys), device=keys.device)) % size
         self.keys[places] = keys

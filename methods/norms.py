@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from methods.gather import summed, world_size
 
 # BiT's (1912.11370, released code) constant inside the square root of weight standardization.
 _WS_EPSILON = 1e-10
@@ -97,6 +100,118 @@ class GroupNorm(nn.GroupNorm):
         return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
 
 
+class _BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm whose statistics are a part of the experiment, not of the machine it runs on.
+
+    splits: how many equal, consecutive parts of the whole batch, over all ranks, have statistics of their own. 1 is the
+    whole batch (what others call SyncBN); 8 is a batch of 256 on MoCo's eight GPUs, wherever it runs. On N ranks either
+    all of them share their statistics or each computes its splits / N alone, so splits is 1 or a multiple of N.
+    Running statistics move by the mean over the parts; on several ranks call `average_running_statistics` before
+    they are read.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def __init__(self, channels: int, splits: int = 1) -> None:
+        super().__init__(channels)
+        self.splits = splits
+
+    def forward(self, x: Tensor) -> Tensor:  # B x C or B x C x H x W
+        ranks = world_size()
+        if not self.training or (self.splits == 1 and ranks == 1):
+            return super().forward(x)
+        self.num_batches_tracked += 1
+        if self.splits == 1:
+            out: Tensor
+            out, mean, var, count = _BatchNormOverRanks.apply(x, self.weight, self.bias, self.eps)
+        else:
+            out, mean, var, count = self._in_parts(x, self.splits // ranks)
+        with torch.no_grad():
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_((var * (count / (count - 1))).to(self.running_var.dtype), self.momentum)
+        return out
+
+    def _in_parts(self, x: Tensor, parts: int) -> tuple[Tensor, Tensor, Tensor, int]:
+        if self.splits % world_size():
+            raise ValueError(f"bn_splits {self.splits} cannot be shared by {world_size()} ranks; make it a multiple, or 1")
+        if len(x) % parts or len(x) // parts < 2:
+            raise ValueError(f"{len(x)} samples cannot be split into {parts} parts of at least two for their batch norms")
+        # Part by part along the channels, so that one call of PyTorch's kernel does them all.
+        batch, channels, space = len(x), x.shape[1], x.shape[2:]
+        wide = x.reshape(parts, batch // parts, channels, *space).transpose(0, 1).reshape(batch // parts, -1, *space)
+        weight, bias = self.weight.repeat(parts), self.bias.repeat(parts)
+        mean, var = torch.zeros_like(weight, dtype=torch.float32), torch.zeros_like(weight, dtype=torch.float32)
+        mean, var = mean.to(weight.dtype), var.to(weight.dtype)
+        out = F.batch_norm(wide, mean, var, weight, bias, True, 1.0, self.eps)  # momentum 1: mean and var are this batch's
+        out = out.reshape(batch // parts, parts, channels, *space).transpose(0, 1).reshape(x.shape)
+        if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+            out = out.contiguous(memory_format=torch.channels_last)
+        count = wide.numel() // wide.shape[1]
+        biased = var.view(parts, channels).mean(dim=0) * ((count - 1) / count)
+        return out, mean.view(parts, channels).mean(dim=0), biased, count
+
+
+class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
+    """For B x C."""
+
+
+class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
+    """For B x C x H x W."""
+
+
+class _BatchNormOverRanks(torch.autograd.Function):
+    """Batch norm of the batch of all ranks: two sums over the ranks forward, one backward.
+
+    PyTorch's SyncBatchNorm does this on GPUs only. Statistics are computed in float32 at least, the variance from the
+    centred values.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, int]:
+        wide = x if x.dtype == torch.float64 else x.float()
+        over = [d for d in range(x.ndim) if d != 1]
+        count = x.numel() // x.shape[1] * world_size()
+        mean = summed(wide.sum(dim=over)) / count  # C
+        shape = (1, -1) + (1,) * (x.ndim - 2)
+        var = summed((wide - mean.view(shape)).square().sum(dim=over)) / count  # C, of the population
+        inverse = torch.rsqrt(var + eps)
+        ctx.save_for_backward(x, weight, mean, inverse)
+        ctx.count = count
+        ctx.mark_non_differentiable(mean, var)
+        scale = weight * inverse
+        out = wide * scale.view(shape) + (bias - mean * scale).view(shape)
+        return out.to(x.dtype), mean, var, count
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *unused: Any) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight, mean, inverse = ctx.saved_tensors
+        shape = (1, -1) + (1,) * (x.ndim - 2)
+        over = [d for d in range(x.ndim) if d != 1]
+        normalized = (x.to(mean.dtype) - mean.view(shape)) * inverse.view(shape)
+        gradient = gradient.to(mean.dtype)
+        bias_gradient = gradient.sum(dim=over)  # C, of this rank: the loop takes the mean of all ranks
+        weight_gradient = (gradient * normalized).sum(dim=over)
+        whole = summed(torch.stack([bias_gradient, weight_gradient])) / ctx.count
+        inner = gradient - whole[0].view(shape) - normalized * whole[1].view(shape)
+        return (inner * (weight * inverse).view(shape)).to(x.dtype), weight_gradient, bias_gradient, None
+
+
+@torch.no_grad()
+def average_running_statistics(module: nn.Module) -> None:
+    """Running statistics of batch norms in parts <- their mean over the ranks.
+
+    They move linearly, so the mean of the moved ones is the moved mean: once, before they are read or saved, is enough.
+    """
+    for layer in module.modules():
+        if isinstance(layer, _BatchNorm) and layer.splits > 1 and world_size() > 1:
+            layer.running_mean.copy_(summed(layer.running_mean) / world_size())
+            layer.running_var.copy_(summed(layer.running_var) / world_size())
+
+
 def divisor(channels: int, groups: int) -> int:
     """The largest number of groups, at most `groups`, that divides `channels`."""
     if groups < 1:
@@ -104,10 +219,13 @@ def divisor(channels: int, groups: int) -> int:
     return next(g for g in range(min(groups, channels), 0, -1) if channels % g == 0)
 
 
-def norm_2d(kind: str, channels: int, groups: int) -> nn.Module:
-    """The layer that follows a convolution, for B x C x H x W. `layer` is over C, H and W together."""
+def norm_2d(kind: str, channels: int, groups: int, splits: int = 1) -> nn.Module:
+    """The layer that follows a convolution, for B x C x H x W. `layer` is over C, H and W together.
+
+    splits: of `batch` alone, see `BatchNorm2d`.
+    """
     if kind == "batch":
-        return nn.BatchNorm2d(channels)
+        return BatchNorm2d(channels, splits)
     if kind in ("group", "group_ws"):
         return GroupNorm(divisor(channels, groups), channels)
     if kind == "layer":
@@ -118,7 +236,7 @@ def norm_2d(kind: str, channels: int, groups: int) -> nn.Module:
 def norm_1d(kind: str, channels: int, groups: int) -> nn.Module:
     """The layer that follows a linear layer, for B x C."""
     if kind == "batch":
-        return nn.BatchNorm1d(channels)
+        return BatchNorm1d(channels)
     if kind in ("group", "group_ws"):
         return nn.GroupNorm(divisor(channels, groups), channels)
     if kind == "layer":

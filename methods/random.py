@@ -7,7 +7,6 @@ row "Random"), level with its collapsed rows: without this row nobody can tell l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -19,6 +18,7 @@ class RandomConfig:
     """Nothing to choose."""
 
 
+# NOTE(departs): Batch norms are evaluated with their initial statistics, mean 0 and variance 1: no data was seen.
 class RandomInit(Method):
     NAME = "random"
     VERSION = 1
@@ -26,9 +26,6 @@ class RandomInit(Method):
     NUM_VIEWS = 0
     RECIPE = "identity"
     TRAINS = False
-    DEPARTS: ClassVar[tuple[str, ...]] = (
-        "Batch norms are evaluated with their initial statistics, mean 0 and variance 1: no data was seen.",
-    )
     Config = RandomConfig
 
     def loss(self, views: list[Tensor], index: Tensor, labels: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from methods.base import Method, Step
+from methods.base import Method, Setting, Step
 from methods.encoders import EncoderConfig
 from methods.losses import classification
 from methods.telemetry import pair_cosine, std_ratio
@@ -32,9 +32,9 @@ class Supervised(Method):
     RECIPE = "supervised"
     Config = SupervisedConfig
 
-    def __init__(self, config: SupervisedConfig, encoder: EncoderConfig, *, num_classes: int) -> None:
-        super().__init__(config, encoder, num_classes=num_classes)
-        self.classifier = nn.Linear(self.dim, num_classes)
+    def __init__(self, config: SupervisedConfig, encoder: EncoderConfig, setting: Setting) -> None:
+        super().__init__(config, encoder, setting)
+        self.classifier = nn.Linear(self.dim, setting.num_classes)
 
     def loss(self, views: list[Tensor], index: Tensor, labels: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         y = self.features(views[0])  # B x D

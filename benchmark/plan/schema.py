@@ -250,7 +250,9 @@ def fill(value: dict[str, Any], spec: Spec) -> dict[str, Any]:
             filled[key] = fill(value.get(key, {}), child)
         else:
             default = child["default"]
-            filled[key] = value.get(key, list(default) if isinstance(default, tuple) else default)
+            said = value.get(key, list(default) if isinstance(default, tuple) else default)
+            if "absent" not in child or said != child["absent"]:
+                filled[key] = said
     return filled
 
 

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 __all__ = ["EncoderConfig", "build_encoder"]
 
 
-def build_encoder(config: EncoderConfig) -> tuple[nn.Module, int]:
-    """The encoder and its output dimension D. Raises ValueError for a name or norm that does not exist."""
+def build_encoder(config: EncoderConfig, channels: int = 3) -> tuple[nn.Module, int]:
+    """The encoder of images of `channels` and its output dimension D. ValueError for a name or norm that does not exist."""
     from methods.encoders.convnet import ConvNet
     from methods.encoders.resnet import BLOCKS, ResNet
 
     if config.name == "convnet":
-        encoder: ConvNet | ResNet = ConvNet(config)
+        encoder: ConvNet | ResNet = ConvNet(config, channels)
     elif config.name in BLOCKS:
-        encoder = ResNet(config)
+        encoder = ResNet(config, channels)
     else:
         raise ValueError(f"unknown encoder '{config.name}'; the encoders are convnet, {', '.join(BLOCKS)}")
     return encoder, encoder.out_dim

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 EncoderName = Literal["convnet", "resnet10", "resnet18", "resnet50"]
@@ -10,9 +10,14 @@ Stem = Literal["imagenet", "cifar", "stride2"]
 EncoderNorm = Literal["batch", "group", "group_ws", "layer", "none", "affine"]
 
 
+# Of settings that came after records were published: at its default such a setting is left out of a cell's config, so that
+# a cell that does not use it keeps the id it had.
+LATER = {"later": True}
+
+
 @dataclass(frozen=True)
 class EncoderConfig:
-    """An image encoder, B x 3 x H x W -> B x D, pooled over space.
+    """An image encoder, B x C x H x W -> B x D, pooled over space.
 
     name: `resnet18` and `resnet50` are torchvision's (same parameter names); `resnet10` has one basic block a stage;
         `convnet` is four plain convolutions of 32-64-128-128 channels, for smoke tests.
@@ -27,6 +32,8 @@ class EncoderConfig:
     zero_init: the last norm's scale of each residual block starts at zero, so that a block starts as the identity
         (BYOL's and SimSiam's code; torchvision's default, which the batch-norm blog ran, is false). It does nothing
         where there is no such scale: norm `none`, and `convnet`.
+    bn_splits: of norm `batch`: how many parts of the batch have statistics of their own. 8 is MoCo on eight GPUs, on any
+        number of them; 1 is the whole batch, synchronized over all ranks.
     """
 
     name: EncoderName = "resnet18"
@@ -35,3 +42,4 @@ class EncoderConfig:
     width: float = 1.0
     groups: int = 16
     zero_init: bool = True
+    bn_splits: int = field(default=1, metadata=LATER)

@@ -8,23 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from methods.encoders.config import EncoderConfig
-from methods.encoders.resnet import conv, scaled, stem
-from methods.norms import norm_2d
+from methods.encoders.resnet import conv, norm, scaled, stem
 
 _CHANNELS = (32, 64, 128, 128)
 
 
 class ConvNet(nn.Module):
-    """B x 3 x H x W -> B x out_dim: the stem, then three 3x3 convolutions of stride 2, each with norm and ReLU."""
+    """B x C x H x W -> B x out_dim: the stem, then three 3x3 convolutions of stride 2, each with norm and ReLU."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, channels: int = 3) -> None:
         super().__init__()
         widths = [scaled(c, config.width) for c in _CHANNELS]
-        first, pool = stem(config, widths[0])
-        layers: list[nn.Module] = [first, norm_2d(config.norm, widths[0], config.groups), nn.ReLU(inplace=True), pool]
+        first, pool = stem(config, channels, widths[0])
+        layers: list[nn.Module] = [first, norm(config, widths[0]), nn.ReLU(inplace=True), pool]
         for inputs, outputs in itertools.pairwise(widths):
             layers.append(conv(config, inputs, outputs, 3, 2))
-            layers.append(norm_2d(config.norm, outputs, config.groups))
+            layers.append(norm(config, outputs))
             layers.append(nn.ReLU(inplace=True))
         self.layers = nn.Sequential(*layers)
         self.out_dim = widths[-1]

@@ -31,13 +31,18 @@ def conv(config: EncoderConfig, inputs: int, outputs: int, kernel: int, stride: 
     return layer
 
 
-def stem(config: EncoderConfig, channels: int) -> tuple[nn.Conv2d, nn.Module]:
+def norm(config: EncoderConfig, channels: int) -> nn.Module:
+    """What follows a convolution of `channels` outputs."""
+    return norm_2d(config.norm, channels, config.groups, config.bn_splits)
+
+
+def stem(config: EncoderConfig, inputs: int, channels: int) -> tuple[nn.Conv2d, nn.Module]:
     """The first convolution and what follows its norm and ReLU: a max-pool or nothing."""
     if config.stem == "imagenet":
-        return conv(config, 3, channels, 7, 2), nn.MaxPool2d(3, 2, padding=1)
+        return conv(config, inputs, channels, 7, 2), nn.MaxPool2d(3, 2, padding=1)
     if config.stem not in ("cifar", "stride2"):
         raise ValueError(f"unknown stem '{config.stem}'; the stems are imagenet, cifar, stride2")
-    return conv(config, 3, channels, 3, 1 if config.stem == "cifar" else 2), nn.Identity()
+    return conv(config, inputs, channels, 3, 1 if config.stem == "cifar" else 2), nn.Identity()
 
 
 def scaled(channels: int, width: float) -> int:
@@ -51,9 +56,9 @@ class BasicBlock(nn.Module):
     def __init__(self, config: EncoderConfig, inputs: int, planes: int, stride: int) -> None:
         super().__init__()
         self.conv1 = conv(config, inputs, planes, 3, stride)
-        self.bn1 = norm_2d(config.norm, planes, config.groups)
+        self.bn1 = norm(config, planes)
         self.conv2 = conv(config, planes, planes, 3)
-        self.bn2 = norm_2d(config.norm, planes, config.groups)
+        self.bn2 = norm(config, planes)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = shortcut(config, inputs, planes, stride)
         if config.zero_init:
@@ -71,11 +76,11 @@ class Bottleneck(nn.Module):
     def __init__(self, config: EncoderConfig, inputs: int, planes: int, stride: int) -> None:
         super().__init__()
         self.conv1 = conv(config, inputs, planes, 1)
-        self.bn1 = norm_2d(config.norm, planes, config.groups)
+        self.bn1 = norm(config, planes)
         self.conv2 = conv(config, planes, planes, 3, stride)
-        self.bn2 = norm_2d(config.norm, planes, config.groups)
+        self.bn2 = norm(config, planes)
         self.conv3 = conv(config, planes, planes * _EXPANSION, 1)
-        self.bn3 = norm_2d(config.norm, planes * _EXPANSION, config.groups)
+        self.bn3 = norm(config, planes * _EXPANSION)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = shortcut(config, inputs, planes * _EXPANSION, stride)
         if config.zero_init:
@@ -92,7 +97,7 @@ def shortcut(config: EncoderConfig, inputs: int, outputs: int, stride: int) -> n
     """None where x has already the block's output shape, else a 1x1 convolution and its norm."""
     if stride == 1 and inputs == outputs:
         return None
-    return nn.Sequential(conv(config, inputs, outputs, 1, stride), norm_2d(config.norm, outputs, config.groups))
+    return nn.Sequential(conv(config, inputs, outputs, 1, stride), norm(config, outputs))
 
 
 def stage(
@@ -109,22 +114,22 @@ def stage(
     return nn.Sequential(block(config, inputs, planes, stride), *rest)
 
 
-def zero_scale(norm: nn.Module) -> None:
+def zero_scale(layer: nn.Module) -> None:
     """Start a norm's scale at zero; a layer without a scale (norm `none`) is left alone."""
-    scale = getattr(norm, "weight", None)
+    scale = getattr(layer, "weight", None)
     if isinstance(scale, nn.Parameter):
         nn.init.zeros_(scale)
 
 
 class ResNet(nn.Module):
-    """B x 3 x H x W -> B x out_dim: stem, four stages, mean over space."""
+    """B x C x H x W -> B x out_dim: stem, four stages, mean over space."""
 
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, inputs: int = 3) -> None:
         super().__init__()
         counts, bottleneck = BLOCKS[config.name]
         channels = scaled(64, config.width)
-        self.conv1, self.maxpool = stem(config, channels)
-        self.bn1 = norm_2d(config.norm, channels, config.groups)
+        self.conv1, self.maxpool = stem(config, inputs, channels)
+        self.bn1 = norm(config, channels)
         self.relu = nn.ReLU(inplace=True)
         block = Bottleneck if bottleneck else BasicBlock
         planes = [scaled(64 * 2**i, config.width) for i in range(4)]

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.base import Step
+from methods.base import Setting, Step
 from methods.byol import BYOL, BYOLConfig
 from methods.encoders import EncoderConfig
 from methods.heads import HeadConfig
-from methods.norms import Affine
+from methods.norms import Affine, BatchNorm1d
 
 HEAD = HeadConfig(hidden=12, out=6)
 ENCODER = EncoderConfig(name="convnet", stem="stride2", width=0.125)
@@ -32,7 +32,7 @@ def build(encoder: EncoderConfig = ENCODER, **config: Any) -> BYOL:
     torch.manual_seed(0)
     config.setdefault("projector", HEAD)
     config.setdefault("predictor", HEAD)
-    method = BYOL(BYOLConfig(**config), encoder, num_classes=10).double().train()
+    method = BYOL(BYOLConfig(**config), encoder, Setting(num_classes=10)).double().train()
     if method.target is not None:  # away from the online network, or both branches would be the same
         with torch.no_grad():
             for p in method.target.parameters():
@@ -90,9 +90,9 @@ def test_loss_scale_scales() -> None:
 
 def test_defaults_are_the_papers_heads() -> None:
     config = BYOLConfig()
-    method = BYOL(config, ENCODER, num_classes=10)
+    method = BYOL(config, ENCODER, Setting(num_classes=10))
     for head in (method.projector, method.predictor):
-        assert [type(m) for m in head] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
+        assert [type(m) for m in head] == [nn.Linear, BatchNorm1d, nn.ReLU, nn.Linear]
         assert head[0].out_features == 4096 and head[3].out_features == 256 and head[3].bias is None
     assert (config.target, config.target_ema, config.stop_gradient, config.predict) == ("ema", 0.996, True, True)
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import Step
+from methods.base import Setting, Step
 from methods.contrastive import Contrastive, ContrastiveConfig
 from methods.encoders import EncoderConfig
 from methods.heads import HeadConfig
@@ -31,7 +31,7 @@ def views(n: int = 4) -> list[Tensor]:
 def build(encoder: EncoderConfig = ENCODER, **config: Any) -> Contrastive:
     torch.manual_seed(0)
     settings = {"projector": HEAD, "predictor": HEAD, "queue": 12} | config
-    return Contrastive(ContrastiveConfig(**settings), encoder, num_classes=10).train()
+    return Contrastive(ContrastiveConfig(**settings), encoder, Setting(num_classes=10)).train()
 
 
 def slow_loss(method: Contrastive, batch: list[Tensor], queue: Tensor, tau: float) -> Tensor:

@@ -11,6 +11,7 @@ from torch import nn
 from methods.heads import HeadConfig, mlp, out_dim
 from methods.norms import (
     Affine,
+    BatchNorm1d,
     GroupNorm,
     StandardizedConv2d,
     StandardizedLinear,
@@ -131,7 +132,7 @@ def test_heads_of_every_norm(norm: str, final_norm: bool) -> None:
     y.square().sum().backward()
     assert all(p.grad is not None for p in head.parameters())
     kinds = {
-        "batch": nn.BatchNorm1d,
+        "batch": BatchNorm1d,
         "group": nn.GroupNorm,
         "group_ws": nn.GroupNorm,
         "layer": nn.LayerNorm,
