@@ -13,10 +13,28 @@ if TYPE_CHECKING:
 
 # name -> "module:class". An explicit list: a method exists when it is written here, nothing is scanned.
 METHODS: dict[str, str] = {
+    "barlow": "methods.barlow:BarlowTwins",
     "byol": "methods.byol:BYOL",
+    "cmc": "methods.cmc:CMC",
     "contrastive": "methods.contrastive:Contrastive",
+    "cpc": "methods.cpc:CPC",
+    "cpcv2": "methods.cpcv2:CPCv2",
+    "deepcluster": "methods.deepcluster:DeepCluster",
+    "deepclusterv2": "methods.deepclusterv2:DeepClusterV2",
+    "dino": "methods.dino:DINO",
+    "infomin": "methods.infomin:InfoMin",
+    "instdisc": "methods.instdisc:InstDisc",
+    "invaspread": "methods.invaspread:InvaSpread",
+    "mocov1": "methods.moco:MoCoV1",
+    "mocov2": "methods.moco:MoCoV2",
+    "mocov3": "methods.mocov3:MoCoV3",
     "random": "methods.random:RandomInit",
+    "simclr": "methods.simclr:SimCLR",
+    "simclrv2": "methods.simclrv2:SimCLRv2",
+    "simsiam": "methods.simsiam:SimSiam",
     "supervised": "methods.supervised:Supervised",
+    "swav": "methods.swav:SwAV",
+    "vicreg": "methods.vicreg:VICReg",
 }
 
 

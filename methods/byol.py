@@ -15,6 +15,9 @@ Switches, and where their rows are printed:
                                        Fetterman & Albrecht's blog: STL-10, BN/BN 57.7, no norm in the heads 28.3
     target: ema | online | frozen      BYOL table 5a: tau_base 0.99 72.5, tau = 0 0.3, tau = 1 (constant, random) 18.8
     predict, stop_gradient             BYOL section 5 and SimSiam (2011.10566), table 1 and figure 2
+    negatives, with target, predict    BYOL table 5b: 1 70.9, without predictor 70.7, with target: online 69.1, without both
+                                       69.4 (SimCLR); 0 72.5, without target 0.3, without predictor 0.2, without both 0.1
+    projector, predictor               BYOL table 14: depths and widths, 72.5 at 2 layers each and 128 or 256 outputs
 """
 
 from __future__ import annotations
@@ -23,12 +26,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import Method, Setting, Step
 from methods.encoders import EncoderConfig
+from methods.encoders.config import LATER
+from methods.gather import gathered
 from methods.heads import HeadConfig, mlp, out_dim, predictor_mlp
-from methods.losses import cosine_regression
+from methods.losses import cosine_regression, full_precision
 from methods.momentum import copy_into, cosine_to_one, ema_update, frozen_copy
 from methods.telemetry import pair_cosine, std_ratio
 
@@ -43,6 +49,7 @@ class BYOLConfig:
     stop_gradient: false lets the gradient through the target branch too; only target `online` has one to let through.
     target_ema: tau_base.
     loss_scale: multiplies the loss; 0.5 is the blog's "1 - cos" in each direction.
+    negatives: beta, how much the outputs of other images repel (equation 6), with `temperature` alpha; SimCLR has 1.
     """
 
     projector: HeadConfig = _HEAD
@@ -54,6 +61,8 @@ class BYOLConfig:
     stop_gradient: bool = field(default=True, metadata={"needs": {"false": {"target": "online"}}})
     target_ema: float = 0.996
     loss_scale: float = 1.0
+    negatives: float = field(default=0.0, metadata=LATER | {"governs": {"0.0": ["temperature"]}})
+    temperature: float = field(default=0.1, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.target not in ("ema", "online", "frozen"):
@@ -62,6 +71,10 @@ class BYOLConfig:
             raise ValueError(f"stop_gradient: false needs target: online; a target '{self.target}' is not trained")
         if not 0.0 <= self.target_ema <= 1.0:
             raise ValueError(f"target_ema must be in [0, 1], not {self.target_ema}")
+        if self.negatives < 0.0:
+            raise ValueError(f"negatives, their weight in the loss, must be at least 0, not {self.negatives}")
+        if self.temperature <= 0.0:
+            raise ValueError(f"temperature must be positive, not {self.temperature}")
 
 
 # NOTE(departs): The target starts as a copy of the online network, as the batch-norm blog's does; BYOL's released code
@@ -71,6 +84,8 @@ class BYOLConfig:
 # has one.
 # NOTE(departs): The target moves after the optimizer, by a schedule in steps, as in the paper; the batch-norm blog's
 # script moves it before the optimizer and changes tau once an epoch.
+# NOTE(departs): The variants with negatives (table 5b) are the paper's equation 6 in both directions, with the temperature of
+# SimCLR; the paper prints no temperature beside the table.
 class BYOL(Method):
     NAME = "byol"
     VERSION = 1
@@ -81,6 +96,9 @@ class BYOL(Method):
 
     def __init__(self, config: BYOLConfig, encoder: EncoderConfig, setting: Setting) -> None:
         super().__init__(config, encoder, setting)
+        heads = [config.projector, config.predictor] if config.predict else [config.projector]
+        if setting.batch_size == 1 and (config.negatives > 0 or any(h.norm == "batch" and h.layers > 1 for h in heads)):
+            raise ValueError("a batch of one image has no batch statistics and no negatives: raise batch_size")
         width = out_dim(self.dim, config.projector)
         self.projector = mlp(self.dim, config.projector)
         self.predictor = predictor_mlp(width, config.predictor) if config.predict else nn.Identity()
@@ -97,6 +115,9 @@ class BYOL(Method):
         q = [self.predictor(z_i) for z_i in z]
         t = self._targets(views, z)
         loss = cosine_regression(q[0], t[1]) + cosine_regression(q[1], t[0])
+        if self.config.negatives > 0:
+            repulsion = [negatives(q[i], t[i], t[1 - i], self.config.temperature) for i in range(2)]
+            loss = loss + self.config.negatives * (repulsion[0] + repulsion[1])
         loss = self.config.loss_scale * loss
         return loss, {"std": std_ratio(z[0]), "pair_cosine": pair_cosine(z[0])}
 
@@ -116,3 +137,17 @@ class BYOL(Method):
 
     def outputs(self, images: Tensor) -> Tensor:
         return self.predictor(self.project(images))
+
+
+def negatives(q: Tensor, same: Tensor, other: Tensor, alpha: float) -> Tensor:  # 3 of B/N x d -> scalar
+    """What equation 6 subtracts, for beta 1: 2 alpha ln of the sum of exp(cos / alpha) between an image's prediction and the
+    targets of all images in the `other` view, its own included, and of all but itself in the `same` view."""
+    return _negatives(gathered(q), gathered(same), gathered(other), alpha)
+
+
+@full_precision
+def _negatives(q: Tensor, same: Tensor, other: Tensor, alpha: float) -> Tensor:  # 3 of B x d -> scalar
+    q, same, other = F.normalize(q, dim=1), F.normalize(same, dim=1), F.normalize(other, dim=1)
+    itself = torch.eye(len(q), dtype=torch.bool, device=q.device)
+    logits = torch.cat([(q @ same.T).masked_fill(itself, -torch.inf), q @ other.T], dim=1) / alpha  # B x 2B
+    return 2.0 * alpha * torch.logsumexp(logits, dim=1).mean()

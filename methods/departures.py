@@ -25,9 +25,9 @@ class Departure:
 
 
 def departures(*folders: str) -> list[Departure]:
-    """Of all Python files under these folders of the project, in order of path and line."""
-    paths = (path for folder in folders for path in (_ROOT / folder).rglob("*.py"))
-    return [note for path in sorted(paths) for note in in_file(path)]
+    """Of all Python files under these folders of the project, in order of folder, path and line."""
+    paths = [path for folder in folders for path in sorted((_ROOT / folder).rglob("*.py"))]
+    return [note for path in paths if path != Path(__file__).resolve() for note in in_file(path)]
 
 
 def of_module(module: str) -> list[Departure]:

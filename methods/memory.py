@@ -1,4 +1,4 @@
-"""MoCo's dictionary as a queue of keys (1911.05722)."""
+"""What is remembered of past features: MoCo's queue of keys (1911.05722), InstDisc's bank of all images (1805.01978)."""
 
 from __future__ import annotations
 
@@ -36,3 +36,27 @@ class KeyQueue(nn.Module):
         places = (self.cursor + torch.arange(len(keys), device=keys.device)) % size
         self.keys[places] = keys
         self.cursor.copy_((self.cursor + len(keys)) % size)
+
+
+class MemoryBank(nn.Module):
+    """One unit vector for every image of the training set, found by its index.
+
+        v_i <- v / |v|,   v = t v_i + (1 - t) f_i         t the momentum; f_i a unit vector, the image's new feature
+
+    Starts with random directions. Zeros may be written into `rows` instead: then an image's first feature is taken as it is.
+    Saved with the state dict, so a resumed run remembers. Read `rows` for the logits first and call `update` after.
+    """
+
+    rows: Tensor
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"a memory bank has a row for each image: num_images must be at least 1, not {size}")
+        self.register_buffer("rows", F.normalize(torch.randn(size, dim), dim=1))  # n x d
+
+    @torch.no_grad()
+    def update(self, index: Tensor, features: Tensor, momentum: float) -> None:  # B/N, B/N x d
+        """Move the rows of all ranks' images towards their features. An image stands in a batch once."""
+        index, features = gathered(index), gathered(F.normalize(features.to(self.rows.dtype), dim=1))
+        self.rows[index] = F.normalize(torch.lerp(features, self.rows[index], momentum), dim=1)

@@ -45,7 +45,9 @@ class Affine(nn.Module):
     def _fit(self, x: Tensor) -> None:
         self.fitting = False
         wide = x if x.dtype == torch.float64 else x.float()
-        var, mean = torch.var_mean(wide, dim=[d for d in range(x.ndim) if d != 1], correction=0)  # C, C
+        var, own = torch.var_mean(wide, dim=[d for d in range(x.ndim) if d != 1], correction=0)  # C, C
+        mean = summed(own) / world_size()  # of the batch of all ranks
+        var = summed(var + (own - mean).square()) / world_size()
         scale = self.weight * torch.rsqrt(var + self.eps)
         self.bias.copy_(self.bias - scale * mean)
         self.weight.copy_(scale)
@@ -73,11 +75,26 @@ def standardized(weight: Tensor) -> Tensor:
     return (weight - mean) * torch.rsqrt(var + _WS_EPSILON)
 
 
-class StandardizedConv2d(nn.Conv2d):
+class Conv2d(nn.Conv2d):
+    """PyTorch's convolution, the same numbers. Of a map of one pixel an odd kernel reads only its own centre, and is given
+    no more: with bfloat16 and channels-last maps PyTorch 2.14's CPU kernel returns garbage as the gradient of the rest.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolved(x, self.weight)
+
+    def convolved(self, x: Tensor, weight: Tensor) -> Tensor:
+        middle = self.kernel_size[0] // 2
+        if middle > 0 and x.shape[-2:] == (1, 1) and self.padding == (middle, middle):
+            return F.conv2d(x, weight[:, :, middle : middle + 1, middle : middle + 1], self.bias)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+
+
+class StandardizedConv2d(Conv2d):
     """A convolution whose weights are standardized at every forward; the stored ones are free."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, standardized(self.weight), self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return self.convolved(x, standardized(self.weight))
 
 
 class StandardizedLinear(nn.Linear):

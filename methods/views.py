@@ -63,6 +63,7 @@ class ViewConfig:
     randaugment_n: how many operations, each applied with probability 0.5 at magnitude randaugment_magnitude (of 10) plus
         Gaussian noise of randaugment_std; the set `geometric` is CMC's, without what changes colours.
     channels: `rgb`; `lab`, normalized as CMC's; `sobel`, the two gradients of the normalized grey image, as DeepCluster's.
+    same_draws: the random numbers are those of the view before it: with other `channels`, the same crop as another modality.
     patch_grid: cut the view into patch_grid x patch_grid squares of patch_size pixels whose corners are patch_stride
         apart; each is moved right and down by 0..patch_slack pixels (Jigsaw). patch_inner > 0 keeps a random square of
         that side and sets the frame around it to zero (CPC). patch_order: operations that follow, drawn per patch.
@@ -106,6 +107,7 @@ class ViewConfig:
     patch_slack: int = field(default=0, metadata=_LATER)
     patch_inner: int = field(default=0, metadata=_LATER)
     patch_order: tuple[Operation, ...] = field(default=(), metadata=_LATER)
+    same_draws: bool = field(default=False, metadata=_LATER)
 
     def __post_init__(self) -> None:
         """ValueError says what no view can be."""
@@ -184,8 +186,8 @@ def composition(first: Operation, second: Operation, base: ViewConfig | None = N
     return replace(strong, order=order, shared_crop=True), replace(strong, order=(), shared_crop=True)
 
 
-# SimCLR (2002.05709), appendix A, strength s = 1. NOTE(departs): its released code resizes bicubically and without
-# antialiasing, which the paper does not say.
+# SimCLR (2002.05709), appendix A, strength s = 1. NOTE(departs): SimCLR's released code resizes its crops bicubically and
+# without antialiasing, which the paper does not say; recipe simclr resizes bilinearly and antialiased.
 _SIMCLR = ViewConfig(jitter_prob=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, grayscale_prob=0.2, blur_prob=0.5)
 # BYOL (2006.07733), appendix B, tables of T and T'; also Barlow Twins and VICReg.
 _BYOL = ViewConfig(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from methods.encoders.config import EncoderConfig
+from methods.encoders.config import VITS, EncoderConfig, EncoderName
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,11 +16,14 @@ def build_encoder(config: EncoderConfig, channels: int = 3) -> tuple[nn.Module, 
     """The encoder of images of `channels` and its output dimension D. ValueError for a name or norm that does not exist."""
     from methods.encoders.convnet import ConvNet
     from methods.encoders.resnet import BLOCKS, ResNet
+    from methods.encoders.vit import ViT
 
     if config.name == "convnet":
-        encoder: ConvNet | ResNet = ConvNet(config, channels)
+        encoder: ConvNet | ResNet | ViT = ConvNet(config, channels)
     elif config.name in BLOCKS:
         encoder = ResNet(config, channels)
+    elif config.name in VITS:
+        encoder = ViT(config, channels)
     else:
-        raise ValueError(f"unknown encoder '{config.name}'; the encoders are convnet, {', '.join(BLOCKS)}")
+        raise ValueError(f"unknown encoder '{config.name}'; the encoders are {', '.join(get_args(EncoderName))}")
     return encoder, encoder.out_dim

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Setting, Step
-from methods.byol import BYOL, BYOLConfig
+from methods.byol import BYOL, BYOLConfig, negatives
 from methods.encoders import EncoderConfig
 from methods.heads import HeadConfig
 from methods.norms import Affine, BatchNorm1d
@@ -239,7 +239,64 @@ def test_log_has_the_collapse_telemetry_of_the_projection() -> None:
     assert method.loss(views(), NOBODY, NOBODY, STEP)[1]["std"].item() == pytest.approx(0.0, abs=1e-9)
 
 
+def slow_repulsion(method: BYOL, batch: list[Tensor], alpha: float) -> Tensor:
+    """What equation 6 subtracts for beta = 1, in both directions, pair by pair."""
+    z = [method.projector(method.encoder(view)) for view in batch]
+    phi = [method.predictor(z_i) for z_i in z]
+    if method.target is not None:
+        psi = [method.target[1](method.target[0](view)).detach() for view in batch]
+    else:
+        psi = [z_i.detach() for z_i in z] if method.config.stop_gradient else z
+    total, n = torch.zeros((), dtype=torch.float64), len(batch[0])
+
+    def s(a: Tensor, b: Tensor) -> Tensor:
+        return (a * b).sum() / (a.norm() * b.norm())
+
+    for mine, other in ((0, 1), (1, 0)):
+        for i in range(n):
+            powers = torch.zeros((), dtype=torch.float64)
+            for j in range(n):
+                if j != i:
+                    powers = powers + torch.exp(s(phi[mine][i], psi[mine][j]) / alpha)
+                powers = powers + torch.exp(s(phi[mine][i], psi[other][j]) / alpha)
+            total = total + 2 * alpha / n * torch.log(powers)
+    return total
+
+
+@pytest.mark.parametrize(
+    "row", [{}, {"predict": False}, {"target": "online", "stop_gradient": False}, {"target": "online", "predict": False}]
+)
+def test_negatives_are_those_of_table_5b(row: dict[str, Any]) -> None:
+    """Equation 6 is minus the loss up to the constant of |a - b|^2 = 2 - 2 cos; beta 0 is BYOL as it was."""
+    plain, method = build(**row), build(**row, negatives=0.7, temperature=0.3)
+    loss = value(method, views())
+    expected = value(plain, views()) + 0.7 * slow_repulsion(method, views(), 0.3)
+    torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-12)
+    both = gradients(method, loss)
+    attraction, repulsion = gradients(plain, value(plain, views())), gradients(method, slow_repulsion(method, views(), 0.3))
+    for name in both:
+        torch.testing.assert_close(both[name], attraction[name] + 0.7 * repulsion[name], rtol=1e-7, atol=1e-9)
+
+
+def test_negatives_at_known_similarities() -> None:
+    eye = torch.eye(4, dtype=torch.float64)
+    # Orthogonal images, views alike: 2 alpha ln of one exp(1 / alpha) and six exp(0).
+    assert negatives(eye, eye, eye, 0.5).item() == pytest.approx(math.log(math.exp(2.0) + 6))
+    same = torch.ones(4, 3, dtype=torch.float64)
+    assert negatives(same, same, same, 0.5).item() == pytest.approx(2.0 + math.log(7))  # 2 (1 + alpha ln 7)
+
+
 def test_contradictions_are_refused() -> None:
+    with pytest.raises(ValueError, match="must be at least 0, not -1"):
+        BYOLConfig(negatives=-1.0)
+    with pytest.raises(ValueError, match="temperature must be positive"):
+        BYOLConfig(temperature=0.0)
+    with pytest.raises(ValueError, match="raise batch_size"):
+        BYOL(BYOLConfig(projector=HEAD, predictor=HEAD), ENCODER, Setting(batch_size=1))
+    plain = replace(HEAD, norm="none")
+    BYOL(BYOLConfig(projector=plain, predictor=plain), ENCODER, Setting(batch_size=1))
+    with pytest.raises(ValueError, match="raise batch_size"):
+        BYOL(BYOLConfig(projector=plain, predictor=plain, negatives=1.0), ENCODER, Setting(batch_size=1))
     with pytest.raises(ValueError, match="needs target: online"):
         BYOLConfig(stop_gradient=False)
     with pytest.raises(ValueError, match="ema, online or frozen"):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from methods.losses import classification, cosine_regression, info_nce
+from methods.losses import classification, cosine_regression, info_nce, nt_xent
 from methods.telemetry import pair_cosine, std_ratio
 
 
@@ -34,6 +35,44 @@ def slow_info_nce(q: Tensor, k: Tensor, queue: Tensor, tau: float) -> Tensor:
             everything = everything + torch.exp((a * key).sum() / tau)
         total = total - torch.log(positive / everything)
     return total / len(q)
+
+
+def slow_nt_xent(
+    z: Tensor,
+    tau: float,
+    full: int = 2,
+    normalize: bool = True,
+    both: bool = True,
+    queue: Tensor | None = None,
+    keys: Tensor | None = None,
+) -> Tensor:
+    """Equation 1 anchor by anchor: every exponential written out."""
+    others = z if keys is None else keys
+
+    def similarity(a: Tensor, b: Tensor) -> Tensor:
+        inner = (a * b).sum()
+        return inner / (torch.sqrt((a * a).sum()) * torch.sqrt((b * b).sum())) if normalize else inner
+
+    def unit(a: Tensor) -> Tensor:
+        return a / torch.sqrt((a * a).sum()) if normalize else a
+
+    views, images = z.shape[:2]
+    terms = []
+    for v in range(views):
+        for i in range(full):
+            if i == v:
+                continue
+            for n in range(images):
+                positive = torch.exp(similarity(z[v, n], others[i, n]) / tau)
+                everything = positive
+                for k in range(full):
+                    for m in range(images):
+                        if m != n and (both or k == i):
+                            everything = everything + torch.exp(similarity(z[v, n], others[k, m]) / tau)
+                for key in [] if queue is None else queue:
+                    everything = everything + torch.exp((unit(z[v, n]) * key).sum() / tau)
+                terms.append(-torch.log(positive / everything))
+    return torch.stack(terms).mean()
 
 
 def slow_classification(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
@@ -82,6 +121,45 @@ def test_info_nce_is_the_obvious_one(tau: float) -> None:
     )
 
 
+@pytest.mark.parametrize("tau", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("views", [2, 4])
+def test_nt_xent_is_the_obvious_one(tau: float, views: int) -> None:
+    """Four views: two full-size ones and two small crops, which are anchors only."""
+    assert_same(lambda z: nt_xent(z, tau), lambda z: slow_nt_xent(z, tau), 2.0 * random64(views, 5, 6))
+
+
+@pytest.mark.parametrize("settings", [{"normalize": False}, {"both": False}, {"normalize": False, "both": False}, {"full": 3}])
+def test_nt_xent_with_each_switch_is_the_obvious_one(settings: dict[str, Any]) -> None:
+    z = random64(3, 4, 6)
+    assert_same(lambda z: nt_xent(z, 0.7, **settings), lambda z: slow_nt_xent(z, 0.7, **settings), z)
+    assert abs(nt_xent(z, 0.7, **settings) - nt_xent(z, 0.7)) > 1e-3
+
+
+def test_nt_xent_with_further_negatives_is_the_obvious_one() -> None:
+    z, queue = random64(2, 4, 6), unit64(9, 6, seed=2)
+    assert_same(lambda z: nt_xent(z, 0.2, queue=queue), lambda z: slow_nt_xent(z, 0.2, queue=queue), z)
+    assert nt_xent(z, 0.2, queue=queue) > nt_xent(z, 0.2)
+
+
+def test_nt_xent_with_keys_of_their_own_is_the_obvious_one() -> None:
+    q, z = random64(3, 4, 6), random64(3, 4, 6, seed=1)
+    assert_same(lambda q, z: nt_xent(q, 0.2, keys=z), lambda q, z: slow_nt_xent(q, 0.2, keys=z), q, z)
+    torch.testing.assert_close(nt_xent(z, 0.2, keys=z), nt_xent(z, 0.2))
+
+
+def test_nt_xent_of_two_views_is_the_papers_sum_over_2n_anchors() -> None:
+    """The form of SimCLR's algorithm 1: z_(2k-1) and z_2k are a pair, the sum over k of l(2k-1, 2k) + l(2k, 2k-1) over 2N."""
+    z = random64(2, 4, 6)
+    row = [z[i % 2, i // 2] / z[i % 2, i // 2].norm() for i in range(8)]
+
+    def term(i: int, j: int) -> Tensor:
+        others = torch.stack([torch.exp((row[i] * row[k]).sum() / 0.3) for k in range(8) if k != i])
+        return -torch.log(torch.exp((row[i] * row[j]).sum() / 0.3) / others.sum())
+
+    expected = torch.stack([term(2 * k, 2 * k + 1) + term(2 * k + 1, 2 * k) for k in range(4)]).sum() / 8
+    torch.testing.assert_close(nt_xent(z, 0.3), expected, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_classification_is_the_obvious_one(smoothing: float) -> None:
     labels = torch.tensor([0, 4, 2, 2])
@@ -123,14 +201,39 @@ def test_info_nce_of_identical_features_is_the_log_of_the_count() -> None:
     assert info_nce(same, same, queue, 0.2).item() == pytest.approx(math.log(10.0))
 
 
+def test_nt_xent_at_its_extremes() -> None:
+    eye = torch.eye(6, dtype=torch.float64)
+    perfect = torch.stack([eye, eye])  # orthogonal images, equal views: 1 against 2N - 2 = 10 cosines of 0
+    assert nt_xent(perfect, 0.5).item() == pytest.approx(math.log(1 + 10 * math.exp(-2.0)))
+    same = torch.ones(2, 6, 3, dtype=torch.float64)  # collapsed: one of 2N - 1
+    assert nt_xent(same, 0.1).item() == pytest.approx(math.log(11.0))
+    assert nt_xent(same, 0.1, both=False).item() == pytest.approx(math.log(6.0))
+    orthogonal = torch.stack([torch.eye(12, dtype=torch.float64)[:6], torch.eye(12, dtype=torch.float64)[6:]])
+    assert nt_xent(orthogonal, 0.1).item() == pytest.approx(math.log(11.0))
+    far = torch.tensor([[[1.0, 0.0], [-1.0, 0.0]]] * 2, dtype=torch.float64)
+    assert nt_xent(far, 0.01).item() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_nt_xent_of_one_image_and_of_zero_vectors_is_finite() -> None:
+    """One image has nothing to be told from: nothing to pay and nothing to learn. Methods refuse it at construction."""
+    for z, expected in ((random64(2, 1, 4), 0.0), (torch.zeros(2, 3, 4, dtype=torch.float64), math.log(5.0))):
+        z.requires_grad_(True)
+        loss = nt_xent(z, 0.1)
+        (gradient,) = torch.autograd.grad(loss, z)
+        assert loss.item() == pytest.approx(expected, abs=1e-12) and gradient.isfinite().all()
+        if expected == 0.0:
+            assert not gradient.any()
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_losses_widen_half_precision_and_leave_autocast(dtype: torch.dtype) -> None:
     q, k = random64(16, 32).to(dtype), random64(16, 32, seed=1).to(dtype)
-    queue = unit64(64, 32, seed=2).float()
+    queue, z = unit64(64, 32, seed=2).float(), torch.stack([q, k])
     with torch.autocast("cpu", torch.bfloat16):
-        inside = [cosine_regression(q, k), info_nce(q, k, queue, 0.07)]
-    q, k, queue = q.double(), k.double(), queue.double()
-    for found, expected in zip(inside, [slow_cosine_regression(q, k), slow_info_nce(q, k, queue, 0.07)], strict=True):
+        inside = [cosine_regression(q, k), info_nce(q, k, queue, 0.07), nt_xent(z, 0.1)]
+    q, k, queue, z = q.double(), k.double(), queue.double(), z.double()
+    slow = [slow_cosine_regression(q, k), slow_info_nce(q, k, queue, 0.07), slow_nt_xent(z, 0.1)]
+    for found, expected in zip(inside, slow, strict=True):
         assert found.dtype == torch.float32
         assert found.item() == pytest.approx(expected.item(), rel=1e-5)  # bfloat16 logits would be off by 1e-2
 

@@ -1,4 +1,4 @@
-"""The moving target and the queue of keys."""
+"""The moving target, the queue of keys and the bank of images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.memory import KeyQueue
+from methods.memory import KeyQueue, MemoryBank
 from methods.momentum import copy_into, cosine_to_one, ema_update, frozen_copy
 
 
@@ -118,3 +118,44 @@ def test_queue_survives_a_checkpoint_in_the_middle() -> None:
 def test_queue_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one key"):
         KeyQueue(0, 4)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_bank_moves_the_rows_of_its_images_and_no_others(momentum: float) -> None:
+    bank = MemoryBank(9, 4).double()
+    torch.testing.assert_close(bank.rows.norm(dim=1), torch.ones(9, dtype=torch.float64), atol=1e-6, rtol=0)
+    before = bank.rows.clone()
+    index, features = torch.tensor([7, 0, 3]), torch.randn(3, 4, dtype=torch.float64)
+    bank.update(index, features, momentum)
+    for i in range(9):
+        if i not in index:
+            assert torch.equal(bank.rows[i], before[i])
+            continue
+        f = features[index.tolist().index(i)]
+        mixed = [momentum * float(v) + (1 - momentum) * float(x) / float(f.norm()) for v, x in zip(before[i], f, strict=True)]
+        length = math.sqrt(sum(v * v for v in mixed))
+        assert bank.rows[i].tolist() == pytest.approx([v / length for v in mixed], abs=1e-12)
+
+
+def test_bank_of_zeros_takes_the_first_features_as_they_are() -> None:
+    bank, features = MemoryBank(3, 4), unit(2, 4)
+    bank.rows.zero_()
+    bank.update(torch.tensor([2, 1]), features, 0.8)
+    torch.testing.assert_close(bank.rows[[2, 1]], features)
+    bank.update(torch.tensor([0]), torch.zeros(1, 4), 0.8)
+    assert torch.equal(bank.rows[0], torch.zeros(4))  # no direction at all: not NaN
+
+
+def test_bank_takes_half_precision_keeps_its_own_and_is_saved() -> None:
+    bank = MemoryBank(5, 4)
+    bank.update(torch.tensor([1]), torch.ones(1, 4, dtype=torch.bfloat16, requires_grad=True), 0.0)
+    assert bank.rows.dtype == torch.float32 and not bank.rows.requires_grad
+    torch.testing.assert_close(bank.rows[1], torch.full((4,), 0.5))
+    again = MemoryBank(5, 4)
+    again.load_state_dict(bank.state_dict())
+    assert torch.equal(again.rows, bank.rows)
+
+
+def test_bank_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="num_images must be at least 1, not 0"):
+        MemoryBank(0, 4)

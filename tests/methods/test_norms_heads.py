@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from methods.heads import HeadConfig, mlp, out_dim
 from methods.norms import (
     Affine,
     BatchNorm1d,
+    Conv2d,
     GroupNorm,
     StandardizedConv2d,
     StandardizedLinear,
@@ -160,3 +163,22 @@ def test_final_bias_is_a_choice() -> None:
     config = HeadConfig(final_bias=False)
     assert mlp(10, config)[-1].bias is None
     assert mlp(10, replace(config, final_bias=True))[-1].bias is not None
+
+
+@pytest.mark.parametrize("kind", [Conv2d, StandardizedConv2d])
+def test_a_map_of_one_pixel_meets_the_kernels_centre_alone(kind: type[Conv2d]) -> None:
+    """The same numbers as PyTorch's convolution in float64; in bfloat16 its gradient is garbage and ours is not."""
+    torch.manual_seed(0)
+    layer = kind(16, 32, 3, 2, padding=1, bias=False)
+    x = torch.randn(64, 16, 1, 1)
+    wide = copy.deepcopy(layer).double()
+    weight = standardized(wide.weight) if kind is StandardizedConv2d else wide.weight
+    expected = torch.autograd.grad(F.conv2d(x.double(), weight, None, 2, 1).square().sum(), wide.weight)[0]
+    (found,) = torch.autograd.grad(wide(x.double()).square().sum(), wide.weight)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    layer = layer.to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x.contiguous(memory_format=torch.channels_last))
+    y.float().square().sum().backward()
+    assert layer.weight.grad is not None
+    torch.testing.assert_close(layer.weight.grad.double(), expected, rtol=0.1, atol=0.05 * float(expected.abs().max()))

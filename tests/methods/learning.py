@@ -1,0 +1,171 @@
+"""A few seconds of training on the procedural shapes, for every method: does it learn, and what breaks when a switch is off?
+
+Four convolutions, 2,000 images of 32 x 32, batches of 64. The scale at which numbers of papers mean nothing, but at which
+learning and collapse are told apart on one core in seconds.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark.data import central_views, open_loader, split_labels
+from benchmark.data.datasets import Dataset, find, prepare
+from benchmark.evaluate.knn import weighted_knn
+from methods import load
+from methods.base import Method, Setting, Step
+from methods.encoders import EncoderConfig
+from methods.heads import HeadConfig
+from methods.telemetry import pair_cosine, std_ratio
+from methods.views import ViewConfig
+
+TRAIN, TEST, BATCH, SIDE, CLASSES = 2000, 2000, 64, 32, 10
+ENCODER = EncoderConfig(name="convnet", stem="stride2", width=0.5)
+HEAD = HeadConfig(layers=2, hidden=128, out=64)
+PLAIN = replace(HEAD, norm="none")
+LINEAR = HeadConfig(layers=1, out=64)
+VIEW = ViewConfig(
+    crop_scale=(0.4, 1.0), jitter_prob=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.2, grayscale_prob=0.2
+)
+SMALL = replace(VIEW, size=20, crop_scale=(0.2, 0.6))
+PATCHES = replace(VIEW, patch_grid=3, patch_size=16, patch_stride=8)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """How a method is trained here. config: fields that are not the paper's, for width and length alone."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+    views: tuple[ViewConfig, ...] = (VIEW, VIEW)
+    epochs: int = 8
+    lr: float = 3e-3
+    sgd: bool = False
+
+
+LESSONS: dict[str, Lesson] = {
+    "barlow": Lesson({"projector": replace(HEAD, layers=3)}),
+    "byol": Lesson({"projector": HEAD, "predictor": HEAD, "target_ema": 0.97}),
+    "cmc": Lesson({"projector": LINEAR, "negatives": 512}, (replace(VIEW, channels="lab", jitter_prob=0.0, grayscale_prob=0.0),)),
+    "contrastive": Lesson({"projector": PLAIN, "predictor": PLAIN, "queue": 1024, "target_ema": 0.97}),
+    "cpc": Lesson({"grid": 3, "overlap": 0.5, "steps": 2, "context_blocks": 2, "context_width": 64}, (PATCHES,)),
+    "cpcv2": Lesson({"grid": 3, "overlap": 0.5, "steps": 2, "skip": 0, "context_blocks": 2, "context_width": 64, "target": 64}, (PATCHES,)),
+    "deepcluster": Lesson({"clusters": 50, "pca": 32}, (replace(VIEW, channels="sobel"),)),
+    "deepclusterv2": Lesson({"projector": HEAD, "prototypes": (64, 64, 64)}, (VIEW, VIEW, SMALL, SMALL)),
+    "dino": Lesson({"layers": 2, "hidden": 128, "bottleneck": 64, "prototypes": 256, "warmup_epochs": 0, "teacher_ema": 0.97}, (VIEW, VIEW, SMALL, SMALL)),
+    "infomin": Lesson({"head": PLAIN, "queue": 1024, "target_ema": 0.97}),
+    "instdisc": Lesson({"projector": LINEAR, "negatives": 512}, (VIEW,)),
+    "invaspread": Lesson({"projector": LINEAR}),
+    "mocov1": Lesson({"head": LINEAR, "queue": 1024, "target_ema": 0.97}),
+    "mocov2": Lesson({"head": PLAIN, "queue": 1024, "target_ema": 0.97}),
+    "mocov3": Lesson({"projector": replace(HEAD, layers=3, final_norm=True), "predictor": replace(HEAD, final_norm=True), "target_ema": 0.97}),
+    "simclr": Lesson({"projector": replace(HEAD, final_norm=True)}),
+    "simclrv2": Lesson({"projector": replace(HEAD, layers=3, final_norm=True), "queue": 1024}),
+    "simsiam": Lesson({"projector": replace(HEAD, layers=3, final_norm=True), "predictor": replace(HEAD, hidden=32)}),
+    "supervised": Lesson({}, (VIEW,)),
+    "swav": Lesson({"projector": HEAD, "prototypes": 64, "freeze_steps": 31}, (VIEW, VIEW, SMALL, SMALL)),
+    "vicreg": Lesson({"projector": replace(HEAD, layers=3)}),
+}
+
+
+@functools.cache
+def dataset() -> Dataset:
+    cache = Path(tempfile.gettempdir()) / "retable-learning"
+    return prepare(find("shapes", None, cache), cache)
+
+
+@functools.cache
+def central(split: str, channels: str) -> tuple[Tensor, Tensor]:
+    """Images as evaluation sees them, and their labels."""
+    rows = np.arange(TRAIN if split == "train" else TEST)
+    images = central_views(dataset(), split, rows, SIDE, channels)  # type: ignore[arg-type]
+    return images, torch.from_numpy(split_labels(dataset(), split)[rows])  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def features(method: Method, split: str, channels: str, project: bool = False) -> Tensor:
+    method.eval()
+    run = method.project if project else method.features
+    found = torch.cat([run(part) for part in central(split, channels)[0].split(250)])
+    method.train()
+    return found
+
+
+def knn(method: Method, channels: str) -> float:
+    """Top-1 in percent."""
+    (_, labels), (_, wanted) = central("train", channels), central("test", channels)
+    scores = weighted_knn(features(method, "train", channels), labels, features(method, "test", channels), CLASSES, k=20)
+    return 100.0 * float((scores.argmax(dim=1) == wanted).float().mean())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """before: of the same network without training, its batch norms' statistics those of the data (else they would
+    stand for a part of what was learned). logs: at every step. std, cosine: of the projection, of test images."""
+
+    before: float
+    after: float
+    logs: dict[str, list[float]]
+    std: float
+    cosine: float
+
+
+def learn(name: str, seed: int, epochs: int | None = None, evaluate: bool = True, **changed: Any) -> Outcome:
+    """changed: config fields that differ from LESSONS."""
+    lesson, kind = LESSONS[name], load(name)
+    torch.manual_seed(seed)
+    setting = Setting(TRAIN, CLASSES, BATCH, len(lesson.views), lesson.views[0].channel_count, seed)
+    method = kind(kind.Config(**(lesson.config | changed)), ENCODER, setting).train()
+    channels = lesson.views[0].channels
+    before = _untrained(method, channels) if evaluate else 0.0
+    optimizer: torch.optim.Optimizer
+    if lesson.sgd:
+        optimizer = torch.optim.SGD(method.param_groups(), lr=lesson.lr, momentum=0.9)
+    else:
+        optimizer = torch.optim.AdamW(method.param_groups(), lr=lesson.lr, weight_decay=1e-4)
+    loader = open_loader(
+        dataset(), indices=np.arange(TRAIN), views=lesson.views, batch_size=BATCH, seed=seed, workers=0,
+        out_size=SIDE, mean=dataset().mean, std=dataset().std, backend="torch",
+    )  # fmt: skip
+    total = (epochs or lesson.epochs) * loader.batches_per_epoch
+    logs: dict[str, list[float]] = {"loss": []}
+    for k in range(total):
+        epoch, number = divmod(k, loader.batches_per_epoch)
+        if number == 0:
+            batches = loader.epoch(epoch)
+            if method.EPOCH_PASS:
+                images = central("train", channels)[0]
+                method.begin_epoch(epoch, zip(images.split(250), torch.arange(TRAIN).split(250), strict=True))
+                method.train()
+        batch = next(batches)
+        step = Step(k, total, epoch)
+        if k == 0:
+            method.prepare(batch.views)
+        loss, said = method.loss(batch.views, batch.index, batch.labels, step)
+        optimizer.zero_grad()
+        loss.backward()
+        said |= method.after_backward(step)
+        optimizer.step()
+        method.after_step(step)
+        for key, value in (said | {"loss": loss.detach()}).items():
+            logs.setdefault(key, []).append(float(value))
+    z = features(method, "test", channels, project=True)
+    after = knn(method, channels) if evaluate else 0.0
+    return Outcome(before, after, logs, float(std_ratio(z)), float(pair_cosine(z)))
+
+
+def _untrained(method: Method, channels: str) -> float:
+    """kNN on the network as it was initialized, with the data's statistics in its batch norms; leaves no trace."""
+    state = {key: value.clone() for key, value in method.state_dict().items()}
+    with torch.no_grad():
+        for part in central("train", channels)[0].split(250):
+            method.features(part)
+    found = knn(method, channels)
+    method.load_state_dict(state)
+    return found
