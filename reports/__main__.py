@@ -1,6 +1,6 @@
 """`python -m reports`: the papers' tables with our numbers beside theirs, from the records alone.
 
-    python -m reports                          reports/build/: index.html, a .md, .tex and .csv for each table, figures/
+    python -m reports                          reports/build/: index.html, departures.md, figures/, tables as .md, .tex, .csv
     python -m reports --print                  the tables in the terminal, nothing written
     python -m reports --readme README.md       the text between <!-- report:begin NAME --> markers written anew
     python -m reports --compact reports/records   the store's records without checkpoints and logs, to be committed

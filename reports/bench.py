@@ -1,4 +1,5 @@
-"""The bench's table for the README and the page: our loaders beside what people use, from the newest committed record.
+"""The bench's tables for the README and the page, loaders and training steps beside what people use: each from the newest
+committed record that has it.
 
 A record is what `python -m benchmark.bench --json reports/records/bench/NAME.json` writes, in the shape that
 `benchmark/bench/record.py` describes. Nothing is computed here.
@@ -17,6 +18,8 @@ from reports.render_markdown import escape, grid
 
 HEADER = ("what", "ours", "beside", "its number", "ratio", "goal", "")
 NUMERIC = (False, True, False, True, True, False, False)
+TITLES = {"bench": "Speed of the loaders", "steps": "Time of a training step"}
+_STEP = "step of "
 MISSING = "Not measured yet: `make bench` measures, and `--json reports/records/bench/NAME.json` keeps the record."
 _SCHEMA = 1
 _TOLD = ("images/s", "s", "MiB")  # units of the other loaders' lines that are told where no goal is missed
@@ -33,14 +36,17 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Bench:
-    """rows: texts under HEADER. notes: sentences on how it was measured."""
+    """rows: texts under header, of which some are numbers. notes: sentences on how it was measured."""
 
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
+    header: tuple[str, ...] = HEADER
+    numeric: tuple[bool, ...] = NUMERIC
 
 
-def newest(folder: Path) -> tuple[Bench | None, tuple[str, ...]]:
-    """The record of the latest date in the folder, None where there is none; and a sentence for each that cannot be read."""
+def newest(folder: Path) -> tuple[dict[str, Bench], tuple[str, ...]]:
+    """Of each table of TITLES that any record has, the one of the latest date; and a sentence for each file that cannot be
+    read."""
     records: list[dict[str, Any]] = []
     problems: list[str] = []
     for path in sorted(folder.glob("*.json")):
@@ -48,15 +54,27 @@ def newest(folder: Path) -> tuple[Bench | None, tuple[str, ...]]:
             records.append(_read(path))
         except InputError as error:
             problems.append(str(error))
-    return _shown(max(records, key=lambda record: record["date"])) if records else None, tuple(problems)
+    found = {}
+    for name, show in (("bench", _shown), ("steps", _steps)):
+        having = [part for record in records if (part := _part(record, name))["results"]]
+        if having:
+            found[name] = show(max(having, key=lambda record: record["date"]))
+    return found, tuple(problems)
 
 
 def markdown(bench: Bench | None) -> str:
     """For running text: the table, then how it was measured."""
     if bench is None:
         return MISSING
-    table = grid([escape(name) for name in HEADER], [[escape(text) for text in row] for row in bench.rows], NUMERIC)
+    table = grid([escape(name) for name in bench.header], [[escape(text) for text in row] for row in bench.rows], bench.numeric)
     return "\n".join([table, "", *(f"- {escape(note)}" for note in bench.notes)])
+
+
+def _part(record: dict[str, Any], name: str) -> dict[str, Any]:
+    """The record with what belongs to one of the tables alone."""
+    parts = {key: [line for line in record.get(key, []) if line["bench"].startswith(_STEP) == (name == "steps")]
+             for key in ("results", "missing")}  # fmt: skip
+    return record | parts
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -92,6 +110,33 @@ def _shown(record: dict[str, Any]) -> Bench:
     return Bench(tuple(rows), tuple(_notes(record, main, peers, others)))
 
 
+def _steps(record: dict[str, Any]) -> Bench:
+    """A line for each method, a column for each peer: its time, and how many times ours that is."""
+    lines: list[dict[str, Any]] = record["results"]
+    beside: dict[str, dict[str, dict[str, Any]]] = {}
+    for line in lines:
+        if line.get("peer"):
+            beside.setdefault(line["bench"].removeprefix(_STEP), {})[line["peer"]] = line
+    medians = {(line["bench"].removeprefix(_STEP), line["subject"]): line["median"] for line in lines if not line.get("peer")}
+    peers = list(dict.fromkeys(peer for row in beside.values() for peer in row))
+    rows = []
+    for method, row in beside.items():
+        ours = next(iter(row.values()))["median"]
+        cells = [f"{_number(medians[method, peer])} ({row[peer]['ratio']:.3f}x)" if peer in row else "" for peer in peers]
+        missed = [peer for peer in peers if peer in row and row[peer].get("met") is False]
+        rows.append((method, _number(ours), *cells, f"missed: {', '.join(missed)}" if missed else "met"))
+    goals = {peer: next(row[peer].get("goal") for row in beside.values() if peer in row) for peer in peers}
+    notes = list(_where(record, "Retable"))
+    notes.append("Milliseconds a step, medians; in brackets how many times ours the peer's is, above 1 where we are faster.")
+    notes.append("Goals: " + ", ".join(f"{peer} {goal}" for peer, goal in goals.items() if goal) + ".")
+    if detail := next((line["detail"] for line in lines if line["detail"]), ""):
+        notes.append(f"{detail[0].upper()}{detail[1:]}.")
+    for bench, left in _grouped(record.get("missing", []), "bench").items():
+        notes.append(f"Not measured: {bench}, " + "; ".join(f"{line['subject']} ({line['why']})" for line in left) + ".")
+    header = ("method", "ours", *peers, "")
+    return Bench(tuple(rows), tuple(notes), header, (False, True, *(True for _ in peers), False))
+
+
 def _row(line: dict[str, Any], peer: dict[str, Any] | None) -> tuple[str, ...]:
     ratio, met = line.get("ratio"), line.get("met")
     return (
@@ -108,13 +153,7 @@ def _row(line: dict[str, Any], peer: dict[str, Any] | None) -> tuple[str, ...]:
 def _notes(
     record: dict[str, Any], main: str, peers: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]
 ) -> Iterator[str]:
-    machine, versions = record["machine"], record["versions"]
-    if record.get("quick"):
-        yield "A quick run: its numbers say nothing."
-    named = ("torch", "torchvision", "ffcv", "numba", "lightly", "kornia")
-    made_with = ", ".join(f"{name} {versions[name]}" for name in named if name in versions)
-    where = f"{machine['cpu']}, {machine['cores']} cores, {record['date'][:10]}, commit {_commit(record)}, {made_with}"
-    yield f"Ours: {main}. All in one run, in turns: {where}."
+    yield from _where(record, main)
     for name, words in record["images"].items():
         yield f"{name[0].upper()}{name[1:]} images: {words}."
     for bench, lines in _grouped(peers, "bench").items():
@@ -126,6 +165,16 @@ def _notes(
             yield f"{subject}. {said[0].upper()}{said[1:]}."
     for bench, lines in _grouped(record.get("missing", []), "bench").items():
         yield f"Not measured: {bench}, " + "; ".join(f"{line['subject']} ({line['why']})" for line in lines) + "."
+
+
+def _where(record: dict[str, Any], main: str) -> Iterator[str]:
+    machine, versions = record["machine"], record["versions"]
+    if record.get("quick"):
+        yield "A quick run: its numbers say nothing."
+    named = ("torch", "torchvision", "ffcv", "numba", "lightly", "kornia")
+    made_with = ", ".join(f"{name} {versions[name]}" for name in named if name in versions)
+    where = f"{machine['cpu']}, {machine['cores']} cores, {record['date'][:10]}, commit {_commit(record)}, {made_with}"
+    yield f"Ours: {main}. All in one run, in turns: {where}."
 
 
 def _grouped(lines: Sequence[dict[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]:

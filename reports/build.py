@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.store.record import storage_error, write_bytes
-from reports import render_csv, render_latex, render_markdown
+from reports import departures, render_csv, render_latex, render_markdown
 from reports.assemble import Report, assemble
 from reports.bench import Bench
 from reports.evidence import Evidence, read_evidence
@@ -48,8 +48,10 @@ def _place(spec: TableSpec, plan: Plan) -> int:
     return places[0] if places else 0
 
 
-def write(report: Report, out: Path, figures: bool = True, measured: Bench | None = None) -> Path:
-    """Write TABLE.md, .tex, .csv, index.html and figures/ below `out`; returns the page. measured: the bench's table for it.
+def write(report: Report, out: Path, figures: bool = True, measured: Mapping[str, Bench] | None = None) -> Path:
+    """Write TABLE.md, .tex, .csv, departures.md, index.html and figures/ below `out`; returns the page.
+
+    measured: the bench's tables for it.
 
     Raises InputError when the folder cannot be written.
     """
@@ -74,6 +76,8 @@ def write(report: Report, out: Path, figures: bool = True, measured: Bench | Non
         write_bytes(out / f"{name}.md", render_markdown.render(tables, report.warnings).encode())
         write_bytes(out / f"{name}.tex", render_latex.render(tables).encode())
         write_bytes(out / f"{name}.csv", render_csv.render(tables).encode())
+    notes = departures.gather()
+    write_bytes(out / "departures.md", departures.markdown(notes).encode())
     page = out / "index.html"
-    write_bytes(page, render_html.render(report, drawings, measured).encode())
+    write_bytes(page, render_html.render(report, drawings, measured or {}, notes).encode())
     return page

@@ -1,12 +1,13 @@
 """Numbers in a text file come from here: what stands between two markers is replaced by the report.
 
 <!-- report:begin byol_bn_blog -->   every shown profile of a table; `byol_bn_blog/cpu` only that profile
-<!-- report:end byol_bn_blog -->     `claims`: which claims hold at which scale; `bench`: the loaders' speed
+<!-- report:end byol_bn_blog -->     `claims`: which claims hold at which scale; `bench`, `steps`: our speed
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from benchmark.errors import InputError, nearest
@@ -21,7 +22,7 @@ from reports.table import Table
 _MARKER = re.compile(r"^<!-- report:(begin|end) (\S+) -->[ \t]*$", re.MULTILINE)
 
 
-def rewrite(path: Path, report: Report, measured: Bench | None = None) -> bool:
+def rewrite(path: Path, report: Report, measured: Mapping[str, Bench] | None = None) -> bool:
     """Replace every marked part of the file; returns whether anything changed. Raises InputError for markers that do
     not pair up or a name the report does not have."""
     try:
@@ -33,7 +34,7 @@ def rewrite(path: Path, report: Report, measured: Bench | None = None) -> bool:
         raise InputError(f"{path}: has no line '<!-- report:begin NAME -->'; put one where a table should stand")
     parts, at = [], 0
     for begin, end in _pairs(path, text, marks):
-        parts += [text[at : begin.end()], "\n\n", _content(path, text, begin, report, measured).strip(), "\n\n"]
+        parts += [text[at : begin.end()], "\n\n", _content(path, text, begin, report, measured or {}).strip(), "\n\n"]
         at = end.start()
     new = "".join([*parts, text[at:]])
     if new != text:
@@ -51,18 +52,18 @@ def _pairs(path: Path, text: str, marks: list[re.Match[str]]) -> list[tuple[re.M
     return pairs
 
 
-def _content(path: Path, text: str, mark: re.Match[str], report: Report, measured: Bench | None) -> str:
+def _content(path: Path, text: str, mark: re.Match[str], report: Report, measured: Mapping[str, Bench]) -> str:
     name = mark[2]
     if name == "claims":
         return claims_overview(report)
-    if name == "bench":
-        return bench.markdown(measured)
+    if name in bench.TITLES:
+        return bench.markdown(measured.get(name))
     wanted = name.split("/")
     tables = [table for table in report.tables if name == table.id]
     if len(wanted) == 2:
         tables = [table for table in report.every if [table.id, table.profile] == wanted]
     if not tables:
-        known = ["claims", "bench", *dict.fromkeys(table.id for table in report.tables)]
+        known = ["claims", *bench.TITLES, *dict.fromkeys(table.id for table in report.tables)]
         raise InputError(
             f"{path}:{_line(text, mark)}: the report has no '{name}'; it has {', '.join(known)}{nearest(name, known)}"
         )

@@ -14,7 +14,8 @@ from typing import Any
 from benchmark.store.record import finite
 from reports import captions
 from reports.assemble import Report
-from reports.bench import HEADER, NUMERIC, Bench
+from reports.bench import TITLES, Bench
+from reports.departures import ABOUT, Source
 from reports.evidence import Run
 from reports.figures import Drawing
 from reports.metrics import Metric
@@ -25,7 +26,12 @@ from reports.table import Table
 _SITE = Path(__file__).parent / "site"
 
 
-def render(report: Report, drawings: Mapping[str, Sequence[Drawing]], bench: Bench | None = None) -> str:
+def render(
+    report: Report,
+    drawings: Mapping[str, Sequence[Drawing]],
+    benches: Mapping[str, Bench] | None = None,
+    departures: Sequence[Source] = (),
+) -> str:
     """The whole page. `drawings`: the figures of each table by its slug."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -40,10 +46,12 @@ def render(report: Report, drawings: Mapping[str, Sequence[Drawing]], bench: Ben
     scopes, lines = overview(report)
     return environment.get_template("page.html.j2").render(
         style=_Markup((_SITE / "style.css").read_text(encoding="utf-8")),
-        bench=bench,
-        bench_columns=list(zip(HEADER, NUMERIC, strict=True)),
+        benches=benches or {},
+        bench_titles=TITLES,
         captions=captions,
         count=len(wanted),
+        departures=departures,
+        departures_about=ABOUT,
         drawings={table.slug: drawings.get(table.slug, ()) for table in report.tables},
         evaluations_of=_evaluations,
         groups=list(groups.items()),

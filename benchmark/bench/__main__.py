@@ -19,13 +19,13 @@ from benchmark.bench.show import show
 from benchmark.errors import InputError
 
 OK, BAD_INPUT, STOPPED = 0, 2, 130
-PARTS = ("loader", "startup", "memory")
+PARTS = ("loader", "startup", "memory", "step")
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmark.bench",
-        description="Measure the loaders beside torchvision's, lightly's and kornia's, in turns, on the same cores.",
+        description="Measure loaders and training steps beside what people use, in turns, on the same cores.",
     )
     parser.add_argument("--only", choices=PARTS, action="append", help="only this part (may be repeated)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record there, e.g. into reports/records/bench/")
@@ -72,6 +72,10 @@ def _main(args: argparse.Namespace) -> int:
                 continue
             if part == "loader":
                 found, words = loading.run(args.data, args.images, cache, effort, announce)
+            elif part == "step":
+                from benchmark.bench import steps
+
+                found, words = steps.run(steps.QUICK if args.quick else steps.Effort(), announce), {}
             elif part == "startup":
                 found, words = startup.run(args.data, cache, repetitions, announce)
             else:

@@ -78,7 +78,40 @@ def test_the_newest_record_fills_the_marked_part(tmp_path: Path, capsys: pytest.
 def test_a_quick_run_says_so(tmp_path: Path) -> None:
     put(tmp_path, "a", "2026-03-02T10:00:00Z", 40_500, quick=True)
     found, problems = bench.newest(tmp_path / "bench")
-    assert found is not None and not problems and "A quick run: its numbers say nothing." in bench.markdown(found)
+    assert set(found) == {"bench"} and not problems
+    assert "A quick run: its numbers say nothing." in bench.markdown(found["bench"])
+
+
+def test_steps_have_a_table_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From whichever record has them; a line for a method, a column for each peer, in the text and on the page."""
+    least, goal = "a minimal loop", Goal(ratio=0.971)
+    lines = [
+        measured("step of byol", least, "ms a step", [200.0, 210.0, 190.0], detail="batches of 128"),
+        Result("step of byol", "Retable", "ms a step", 202.0, 190.0, 215.0, least, 0.9901, goal.text("ms"), True),
+        measured("step of byol", "lightly", "ms a step", [230.0]),
+        Result("step of byol", "Retable", "ms a step", 202.0, 190.0, 215.0, "lightly", 1.1386, "at least 1x", True),
+        measured("step of cpc", least, "ms a step", [90.0]),
+        Result("step of cpc", "Retable", "ms a step", 99.0, 90.0, 99.0, least, 0.909, goal.text("ms"), False),
+    ]
+    missing = [Missing("step of cpc", "lightly", "it has none")]
+    put(tmp_path, "a", "2026-03-02T10:00:00Z", 40_500)
+    record = assemble(Outcome(lines, missing), {}, {"quick": False})
+    write(tmp_path / "bench" / "b.json", record | {"date": "2026-03-01T10:00:00Z"})
+    readme = tmp_path / "README.md"
+    readme.write_text(README.replace("begin bench", "begin steps").replace("end bench", "end steps"))
+    assert run(capsys, "--records", tmp_path, "--readme", readme)[0] == 0
+    text = readme.read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    assert rows[0] == ["method", "ours", least, "lightly", ""]
+    assert rows[2:] == [
+        ["byol", "202", "200 (0.990x)", "230 (1.139x)", "met"],
+        ["cpc", "99", "90 (0.909x)", "", f"missed: {least}"],
+    ]
+    assert "Goals: a minimal loop at least 0.971x, lightly at least 1x." in text and "Batches of 128." in text
+    assert "Not measured: step of cpc, lightly (it has none)." in text and "two views" not in text
+    assert run(capsys, "--records", tmp_path, "--out", tmp_path / "build", "--no-figures")[0] == 0
+    page = (tmp_path / "build" / "index.html").read_text()
+    assert all(title in page for title in bench.TITLES.values()) and "230 (1.139x)" in page
 
 
 def test_nothing_has_been_measured_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
