@@ -26,9 +26,10 @@ from benchmark.evaluate.protocols import PROTOCOLS, extract
 from benchmark.plan.cell import Evaluation
 from benchmark.store.owner import Claim, Replaced
 from benchmark.store.provenance import provenance
-from benchmark.store.record import SCHEMA, storage_error, write_json
+from benchmark.store.record import SCHEMA, divergence, storage_error, write_json
 from benchmark.store.store import Store
 from benchmark.train.checkpoint import load
+from benchmark.train.images import TrainingImages
 from benchmark.train.loop import Diverged, Progress, Training
 from benchmark.train.seeding import seed_everything
 from benchmark.train.stop import Stopped, StopRequest
@@ -95,7 +96,7 @@ def execute(
             record = run.train()
         if record["status"] == "diverged":
             claim.release("done")
-            return Result("diverged", "the loss was not finite")
+            return Result("diverged", divergence(record))
         have = set() if force else found.evaluated
         wanted = [Evaluation(cell_id, protocol) for protocol in protocols]
         run.evaluate([evaluation for evaluation in wanted if evaluation.id not in have])
@@ -161,13 +162,20 @@ class _Run:
     def build(self) -> Method:
         """The method with freshly initialized weights, a pure function of the config and its random seed."""
         method_class = load_method(self.config["method"])
-        own = {field.name: self.config[field.name] for field in dataclasses.fields(method_class.Config)}
+        own = {
+            field.name: self.config[field.name]
+            for field in dataclasses.fields(method_class.Config)
+            if field.name in self.config
+        }  # one that came later is left out at its default
         seed_everything(self.config["seed"], "init")
-        method = method_class(
-            from_values(method_class.Config, own),
-            from_values(EncoderConfig, self.config["encoder"]),
-            self._setting(),
-        )
+        try:
+            method = method_class(
+                from_values(method_class.Config, own),
+                from_values(EncoderConfig, self.config["encoder"]),
+                self._setting(),
+            )
+        except ValueError as error:  # what a method cannot be trained with, in its own words
+            raise InputError(f"{self.folder / 'config.json'}: {error}") from error
         return method.to(self.machine.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _setting(self) -> Setting:
@@ -177,12 +185,20 @@ class _Run:
             num_classes=len(self.dataset.classes),
             batch_size=self.config.get("batch_size", 0),
             num_views=len(views),
-            channels=views[0].channel_count if views else 3,
+            channels=sum(view.channel_count for view in self._seen()),
             seed=self.config["seed"],
         )
 
     def _views(self) -> tuple[ViewConfig, ...]:
         return tuple(from_values(ViewConfig, view) for view in self.config["views"])
+
+    def _seen(self) -> list[ViewConfig]:
+        """What the encoder sees of an image: a view, or one for each modality."""
+        views = self._views() if self.config.get("views") else (ViewConfig(),)
+        return [view for number, view in enumerate(views) if number == 0 or view.same_draws]
+
+    def _channels(self) -> list[str]:
+        return [view.channels for view in self._seen()]
 
     def report(self, progress: Progress) -> None:
         self._report("train", progress)
@@ -210,6 +226,7 @@ class _Run:
                 f"{self.folder / 'config.json'}: batch_size {self.config['batch_size']} is larger than the "
                 f"{len(self.split.train)} training images; lower it or raise data.train_images"
             )
+        images = TrainingImages(self.dataset, self.split.train, data["image_size"], self.machine.torch_device, self._channels())
         with open_loader(
             self.dataset,
             indices=self.split.train,
@@ -225,7 +242,7 @@ class _Run:
         ) as loader:
             training = Training(
                 self.config, method, loader, self.folder, self.machine.torch_device, self.claim.token,
-                self.stop, self.report, self.claim.check,
+                self.stop, self.report, self.claim.check, images,
             )  # fmt: skip
             resumed = training.restore()
             self._logged = 10 * training.step // training.total
@@ -235,7 +252,8 @@ class _Run:
                 outcome = training.run()
             except Diverged as diverged:
                 self.log.info("diverged: %s", diverged)
-                return self._record("diverged", None, None, {"steps": diverged.step, "restarts": restarts})
+                steps = {"steps": diverged.step, "restarts": restarts}
+                return self._record("diverged", None, None, steps, {"diverged": diverged.found})
         self.log.info("trained in %.1f s, %.0f images/s", outcome.wall_seconds, outcome.images_per_second)
         timing = {
             "wall_seconds": outcome.wall_seconds,
@@ -258,8 +276,7 @@ class _Run:
         except OSError as error:
             raise storage_error(self.folder, error) from error
         size, device = self.config["data"]["image_size"], self.machine.torch_device
-        channels = self._views()[0].channels if self.config.get("views") else "rgb"
-        features = extract(method, self.dataset, self.split, size, device, channels)
+        features = extract(method, self.dataset, self.split, size, device, self._channels())
         for evaluation in evaluations:
             if self.stop.wanted:
                 raise Stopped(self.stop.reason)
@@ -283,7 +300,12 @@ class _Run:
             self.log.info("%s: %s", evaluation.protocol["name"], shown)
 
     def _record(
-        self, status: str, metrics: dict[str, Any] | None, curves: dict[str, Any] | None, timing: dict[str, Any]
+        self,
+        status: str,
+        metrics: dict[str, Any] | None,
+        curves: dict[str, Any] | None,
+        timing: dict[str, Any],
+        more: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         method_class = load_method(self.config["method"])
         record = {
@@ -304,6 +326,7 @@ class _Run:
             },
             "provenance": self.machine.provenance(),
             "departures": [note.text for note in of_module(method_class.__module__)],
+            **(more or {}),
         }
         self.claim.check()
         write_json(self.folder / "record.json", record)

@@ -100,10 +100,9 @@ def _beside(bench: str, ours: list[float], peer: str, theirs: list[float], least
 
 def _told(effort: Effort) -> str:
     width = "" if effort.width == 1 else f" of width {effort.width:g}"
-    return (
-        f"ResNet-18{width}, {effort.batch} images of 32 x 32 a step, bfloat16 autocast, SGD with momentum, "
-        f"{effort.turns} turns, heads of {minimal.HIDDEN} and {minimal.OUT}, queues of {minimal.QUEUE:,}, {minimal.PROTOTYPES} prototypes"
-    )
+    network = f"ResNet-18{width}, heads of {minimal.HIDDEN} and {minimal.OUT}, queues of {minimal.QUEUE:,}"
+    work = f"{effort.batch} images of 32 x 32 a step, bfloat16 autocast, SGD with momentum, {effort.turns} turns"
+    return f"{network}, {minimal.PROTOTYPES} prototypes; {work}"
 
 
 def _turns(steps: dict[str, Callable[[], None]], effort: Effort) -> dict[str, list[float]]:

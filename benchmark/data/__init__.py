@@ -114,14 +114,20 @@ def central_views(
     split: Literal["train", "test"],
     indices: NDArray[np.integer],
     out_size: int,
-    channels: str = "rgb",
+    channels: str | Sequence[str] = "rgb",
     threads: int = 1,
 ) -> Tensor:
     """What evaluation shows an encoder of the samples `indices`: their middle, normalized, f4 (N, C, out_size, out_size).
 
+    channels: a colour space, or several whose channels are concatenated.
+
     Of photographs the ImageNet protocol's centre, 224 of the 256 pixels of the shorter side (of raw ones as much as
     out_size pixels, if that is more); of small images the whole.
     """
+    import torch
+
     from benchmark.data.render import central
 
-    return central(dataset, split, indices, out_size, channels, threads)
+    spaces = [channels] if isinstance(channels, str) else list(channels)
+    made = [central(dataset, split, indices, out_size, space, threads) for space in spaces]
+    return made[0] if len(made) == 1 else torch.cat(made, dim=1)

@@ -95,8 +95,10 @@ def plan(
     views: Sequence[ViewConfig], seed: int, epoch: int, index: Integers, heights: Integers, widths: Integers, out_size: int
 ) -> list[View]:
     """What happens to the samples `index` of the given stored sizes, for each view."""
-    planned = []
-    for number, cfg in enumerate(views):
+    planned: list[View] = []
+    number = 0
+    for place, cfg in enumerate(views):
+        number = number if place and cfg.same_draws else place
         size = cfg.size or out_size
         table = parameters(seed, epoch, index, number, cfg, heights, widths, size)
         view = View(program(cfg, size), table)

@@ -6,7 +6,7 @@ images are used once, at the last epoch; whatever is chosen is chosen on held-ou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -53,11 +53,16 @@ class Features:
 
 @torch.no_grad()
 def extract(
-    method: Method, dataset: Dataset, split: Split, image_size: int, device: torch.device, channels: str = "rgb"
+    method: Method,
+    dataset: Dataset,
+    split: Split,
+    image_size: int,
+    device: torch.device,
+    channels: Sequence[str] = ("rgb",),
 ) -> Features:
     """All features of one checkpoint; a set of 60,000 images of 512 features takes 120 MB.
 
-    channels: the colour space of the method's views.
+    channels: the colour spaces of the method's views; several where it takes modalities.
     """
     method.eval()
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from methods.views import ViewConfig
+
 # Rough guesses in views per second for forward and backward of one view in bf16: cpu is one core of an AMD EPYC, measured
 # once; cuda is one data-centre GPU, not measured here. At another size they scale with the pixels.
 _GUESS: dict[str, dict[tuple[str, str], float]] = {
@@ -20,6 +22,11 @@ _GUESS: dict[str, dict[tuple[str, str], float]] = {
 }
 _GUESS_SIZE = 32
 _RESNET50_224 = {"cpu": 1.0, "cuda": 1200.0}  # views/s at 224 pixels
+# Multiply-adds of a view against ResNet-50's (torchvision's and timm's published counts); others count as ResNet-50.
+_AS_RESNET50 = {
+    "resnet34": 0.9, "resnet101": 1.9, "resnet152": 2.8, "vit_tiny": 0.3, "vit_small": 1.1, "vit_base": 4.3,
+}  # fmt: skip
+_PATCH = ViewConfig().patch_size
 # Training images of the sets that are not at hand.
 _FULL_SET = {
     "cifar10": 50_000, "cifar100": 50_000, "stl10": 105_000, "tinyimagenet": 100_000, "imagenet100": 126_689,
@@ -40,7 +47,18 @@ def views_to_process(config: dict[str, Any], at_hand: Mapping[str, int] | None =
     if "epochs" not in config:
         return 0.0
     steps = kept_images(config, at_hand) // config["batch_size"]
-    return float(config["epochs"] * steps * config["batch_size"] * max(1, len(config["views"])))
+    return float(config["epochs"] * steps * config["batch_size"] * _views(config))
+
+
+def _views(config: dict[str, Any]) -> float:
+    """Views of an image, counted by their pixels: a crop of half the side costs a quarter of a view."""
+    size = config["data"]["image_size"]
+    total = 0.0
+    for view in config["views"]:
+        grid = view.get("patch_grid", 0)
+        side = grid * view.get("patch_size", _PATCH) if grid else view.get("size") or size
+        total += (side / size) ** 2
+    return total or 1.0
 
 
 def _kind(config: dict[str, Any]) -> tuple[Any, ...]:
@@ -72,8 +90,7 @@ class Prices:
                 continue
             rate = (record.get("timing") or {}).get("images_per_second")
             if rate:
-                views = max(1, len(record["config"]["views"]))
-                prices.measured.setdefault(_kind(record["config"]), []).append(rate * views)
+                prices.measured.setdefault(_kind(record["config"]), []).append(rate * _views(record["config"]))
         return prices
 
     def seconds(self, config: dict[str, Any]) -> tuple[float, bool]:
@@ -90,7 +107,8 @@ class Prices:
         table = _GUESS[self.device]
         rate = table.get((encoder["name"], encoder["stem"])) or table.get((encoder["name"], "any"))
         if rate is None:
-            return _RESNET50_224[self.device] * (224 / size) ** 2 / max(encoder["width"], 0.25) ** 2
+            rate = _RESNET50_224[self.device] / _AS_RESNET50.get(encoder["name"], 1.0)
+            return rate * (224 / size) ** 2 / max(encoder["width"], 0.25) ** 2
         return rate * (_GUESS_SIZE / size) ** 2 / max(encoder["width"], 0.25)
 
 

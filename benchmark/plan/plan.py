@@ -9,6 +9,7 @@ from typing import Literal
 from benchmark.plan.cell import Cell, Evaluation, without_version
 from benchmark.plan.cost import Prices
 from benchmark.plan.sweep import Row
+from benchmark.store.record import divergence
 from benchmark.store.store import CellRecord, Store
 
 Mode = Literal["cached", "retry", "force"]
@@ -91,7 +92,7 @@ def _decide(cell: Cell, found: CellRecord, mode: Mode, versions: dict[str, int])
         if found.record["status"] == "diverged":
             if mode == "retry":
                 return "again", "diverged before; tried again", cell.evaluations
-            return "nothing", "diverged: the loss was not finite (--mode retry tries again)", ()
+            return "nothing", f"diverged: {divergence(found.record)} (--mode retry tries again)", ()
         if missing and found.has_checkpoint:
             names = ", ".join(str(evaluation.protocol["name"]) for evaluation in missing)
             return "evaluate", f"trained; {names} still to measure", missing

@@ -6,7 +6,7 @@ What a layer may say depends on the method that the row ends up with, so this is
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from benchmark.errors import InputError, nearest
@@ -14,15 +14,14 @@ from benchmark.plan.schema import (
     Spec,
     Where,
     check_value,
-    defaults,
     experiment_spec,
     field_of,
     fill,
     method_names,
     view_values,
 )
-from methods.catalogue import CATALOGUE, from_values
-from methods.views import RECIPES, ViewConfig
+from benchmark.plan.views import check_view, concerns, misfit, planned_views
+from methods.catalogue import CATALOGUE
 
 Path_ = tuple[str, ...]
 UNPREPARED = "unprepared"  # data content before the first conversion on this machine
@@ -63,6 +62,8 @@ def resolve(layers: Iterable[Layer], data: Mapping[str, DataIdentity] | None) ->
                 continue
             if path[0] not in spec["fields"] and path[0] in known_elsewhere and not layer.explicit:
                 continue
+            if path[0] == "views" and not layer.explicit and not concerns(path, CATALOGUE()["methods"][method]):
+                continue
             chosen[path] = (value, layer)
     nested: dict[str, Any] = {}
     for path, (value, layer) in chosen.items():
@@ -77,17 +78,19 @@ def resolve(layers: Iterable[Layer], data: Mapping[str, DataIdentity] | None) ->
     entry = CATALOGUE()["methods"][method]
     config = {"method": method, "version": entry["version"], **fill(nested, spec)}
     _check_heads(config, spec, layers)
+    _drop_unused(config, spec)
     at_hand = (data or {}).get(config["data"]["name"])
     config["data"]["content"] = at_hand.content if at_hand else UNPREPARED
     if at_hand:
         config["data"]["name"] = at_hand.name
     try:
-        views = _views(nested.get("views", {}), entry["recipe"])[: entry["num_views"]]
+        views = planned_views(nested.get("views", {}), config, entry)
     except ValueError as error:
         raise InputError(f"{_said_views(layers)}: {error}") from None
-    misfit = _views_misfit(views, method, config["data"]["image_size"])
-    if misfit:
-        raise InputError(f"{_said_views(layers)}: {misfit}")
+    encoder = CATALOGUE()["encoder"]["fields"]
+    patch_size = config["encoder"].get("patch_size", encoder.get("patch_size", {}).get("default", 0))
+    if problem := misfit(views, config, entry, patch_size):
+        raise InputError(f"{_said_views(layers)}: {problem}")
     config["views"] = [view_values(view) for view in views]
     if not entry["trains"]:  # nothing of the training can matter to a network that is not trained
         config = {key: config[key] for key in ("method", "version", "data", "encoder")}
@@ -111,7 +114,7 @@ def _method(layers: list[Layer]) -> str:
 
 def _check_leaf(path: Path_, value: Any, spec: Spec, layer: Layer, method: str) -> Any:
     if path[0] == "views":
-        return _check_view(path, value, layer)
+        return check_view(path, value, method, CATALOGUE()["methods"][method], layer.where)
     if value == {}:
         return {}
     inner = {"type": "section", **spec}
@@ -128,80 +131,99 @@ def _check_leaf(path: Path_, value: Any, spec: Spec, layer: Layer, method: str) 
     return check_value(value, inner, path, layer.where)
 
 
-def _check_view(path: Path_, value: Any, layer: Layer) -> Any:
-    if path == ("views", "recipe"):
-        if not isinstance(value, str) or value not in RECIPES:
-            allowed = ", ".join(RECIPES)
-            raise InputError(f"{layer.where(path)}: unknown recipe '{value}'; allowed: {allowed}{nearest(value, RECIPES)}")
-        return value
-    if len(path) == 3 and path[1] in ("first", "second", "both"):
-        spec = defaults(ViewConfig)
-        return check_value(value, field_of(spec, path, layer.where), path, layer.where)
-    raise InputError(f"{layer.where(path)}: expected views.recipe or views.first|second|both.<setting>")
-
-
-def _views(section: dict[str, Any], recipe: str) -> list[ViewConfig]:
-    first, second = RECIPES[section.get("recipe", recipe)][:2]
-    both = section.get("both", {})
-    said = (asdict(first) | both | section.get("first", {}), asdict(second) | both | section.get("second", {}))
-    return [from_values(ViewConfig, values) for values in said]
-
-
-def _views_misfit(views: list[ViewConfig], method: str, image_size: int) -> str | None:
-    """What the method, its encoder or the size of the views cannot do with them."""
-    if len({view.channels for view in views}) > 1:
-        return f"the views of a method share their channels, found {' and '.join(view.channels for view in views)}"
-    for view in views:
-        if view.patch_grid:
-            return f"method '{method}' takes whole views; drop patch_grid"
-        if view.channel_count != 3:
-            return f"the encoders take three channels, '{view.channels}' has {view.channel_count}; use rgb or lab"
-        if view.misfit(image_size):
-            return view.misfit(image_size)
-    return None
-
-
 def _said_views(layers: list[Layer]) -> str:
-    """Where the views were last spoken of."""
-    for layer in reversed(layers):
-        for path in layer.values:
-            if path[0] == "views":
-                return layer.where(path)
+    """Where the views were last spoken of, or else the encoder that sees them."""
+    for section in ("views", "encoder"):
+        for layer in reversed(layers):
+            for path in layer.values:
+                if path[0] == section:
+                    return layer.where(path)
     return layers[0].where(())
 
 
 def _contradictions(method: str, nested: dict[str, Any], spec: Spec, chosen: dict[Path_, tuple[Any, Layer]]) -> None:
     """What is well typed but cannot be meant: a setting of a part that is switched off, a warm-up longer than the training."""
-    for key, field in spec["fields"].items():
-        said = shown(nested.get(key, field.get("default")))
-        for path, (_, layer) in chosen.items():
-            if path[0] in (field.get("governs") or {}).get(said, []) and layer.explicit:
-                at = layer.where(path)
-                raise InputError(f"{at}: contradicts '{key}: {said}', which leaves {path[0]} unused; drop one of them")
-        for other, wanted in (field.get("needs") or {}).get(said, {}).items():
-            found = shown(nested.get(other, spec["fields"][other]["default"]))
-            if found != shown(wanted):
-                at = chosen[(key,)][1].where((key,))
-                raise InputError(f"{at}: '{key}: {said}' needs '{other}: {shown(wanted)}', but {other} is {found}")
+    _governed((), nested, spec, chosen)
     if not CATALOGUE()["methods"][method]["trains"]:
         for path, (_, layer) in chosen.items():
             if layer.explicit and path[0] not in ("data", "encoder"):
                 raise InputError(f"{layer.where(path)}: contradicts method '{method}', which is not trained; drop this key")
     epochs = nested.get("epochs", spec["fields"]["epochs"]["default"])
-    warmup = nested.get("schedule", {}).get("warmup_epochs", 0.0)
+    schedule = nested.get("schedule", {})
+    warmup = schedule.get("warmup_epochs", 0.0)
     if warmup > epochs:
         at = chosen[("schedule", "warmup_epochs")][1].where(("schedule", "warmup_epochs"))
         raise InputError(f"{at}: a warm-up of {warmup} epochs does not fit into {epochs} epochs")
+    if schedule.get("kind") == "step":
+        _milestones(list(schedule.get("milestones", [])), epochs, chosen)
+
+
+def _milestones(milestones: list[int], epochs: int, chosen: dict[Path_, tuple[Any, Layer]]) -> None:
+    said = ("schedule", "milestones") if milestones else ("schedule", "kind")
+    at = chosen[said][1].where(said)
+    if not milestones:
+        raise InputError(f"{at}: 'kind: step' needs milestones, the epochs at which the rate falls, such as [120, 160]")
+    if sorted(set(milestones)) != milestones or not 0 < milestones[0] <= milestones[-1] < epochs:
+        raise InputError(f"{at}: expected rising epochs above 0 and below {epochs}, found {milestones}")
+
+
+def _governed(section: Path_, nested: dict[str, Any], spec: Spec, chosen: dict[Path_, tuple[Any, Layer]]) -> None:
+    """What the values of a section leave unused, or cannot do without."""
+    for key, field in spec["fields"].items():
+        if field["type"] == "section":
+            _governed((*section, key), nested.get(key, {}), field, chosen)
+        said = shown(nested.get(key, field.get("default")))
+        places = {(name,) for name in (field.get("governs") or {}).get(said, [])}
+        for path, (_, layer) in chosen.items():
+            if layer.explicit and path[: len(section)] == section and path[len(section) : len(section) + 1] in places:
+                at, name = layer.where(path), ".".join((*section, key))
+                raise InputError(
+                    f"{at}: contradicts '{name}: {said}', which leaves {path[len(section)]} unused; drop one of them"
+                )
+        for other, wanted in (field.get("needs") or {}).get(said, {}).items():
+            found = shown(nested.get(other, spec["fields"][other]["default"]))
+            if found != shown(wanted):
+                said_at = next((path for path in ((*section, key), (*section, other)) if path in chosen), next(iter(chosen)))
+                at = chosen[said_at][1].where(said_at)
+                raise InputError(f"{at}: '{key}: {said}' needs '{other}: {shown(wanted)}', but {other} is {found}")
+
+
+def _drop_unused(config: dict[str, Any], spec: Spec) -> None:
+    """Settings that came later and that another value leaves unused are not mentioned: they must not make ids differ."""
+    for key, field in spec["fields"].items():
+        if field["type"] == "section":
+            _drop_unused(config[key], field)
+        for other in (field.get("governs") or {}).get(shown(config.get(key, field.get("default"))), []):
+            if "absent" in spec["fields"][other]:
+                config.pop(other, None)
 
 
 def _check_heads(config: dict[str, Any], spec: Spec, layers: list[Layer]) -> None:
-    """Settings that a method declares to be equal ("matches"), such as the output widths of projector and predictor."""
+    """Settings that a method declares to be equal ("matches"), such as the output widths of projector and predictor, or to
+    reach another ("at_least"), such as a queue's length and the batch; 0 is none."""
+    unused = {
+        other
+        for name, switch in spec["fields"].items()
+        for other in (switch.get("governs") or {}).get(shown(config.get(name)), [])
+    }
     for key, field in spec["fields"].items():
+        if key in unused:
+            continue
         for setting, other in (field.get("matches") or {}).items():
-            unused = any(
-                key in (switch.get("governs") or {}).get(shown(config.get(name)), []) for name, switch in spec["fields"].items()
-            )
-            if not unused and config[key][setting] != config[other][setting]:
-                at = next((layer.where((key, setting)) for layer in reversed(layers) if (key, setting) in layer.values), None)
-                at = at or layers[0].where((key, setting))
+            if config[key][setting] != config[other][setting]:
+                at = _last_said((key, setting), layers)
                 raise InputError(f"{at}: is {config[key][setting]}, but must equal {other}.{setting}, {config[other][setting]}")
+        least = field.get("at_least")
+        found = config.get(key, field.get("default"))
+        if least and found and found < config[least]:
+            at = _last_said((key,), layers, (least,))
+            raise InputError(f"{at}: {key} is {found}, but must be at least {least}, {config[least]}")
+
+
+def _last_said(path: Path_, layers: list[Layer], other: Path_ | None = None) -> str:
+    """Where a key was last spoken of; else where `other` was."""
+    for wanted in (path, other):
+        for layer in reversed(layers):
+            if wanted in layer.values:
+                return layer.where(wanted)
+    return layers[0].where(path)

@@ -17,6 +17,11 @@ from benchmark.errors import InputError, nearest
 from methods.catalogue import CATALOGUE, describe
 from methods.views import ViewConfig
 
+# Of settings that came after records were published: at its default such a setting is left out of a cell's config, so that
+# a cell that does not use it keeps the id it had.
+_LATER = {"later": True}
+_OF_LARS, _OF_STEPS = ["lars", "trust", "trust_clip"], ["milestones", "gamma"]
+
 Spec = dict[str, Any]
 DATA_NAMES = r"[A-Za-z0-9_-]+"  # as benchmark.data takes them; planning does not import it
 Where = Callable[[tuple[str, ...]], str]  # key path -> 'file:line: key > path'
@@ -37,25 +42,64 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """learning_rate is the rate at a batch of 256 when scale_with_batch is set (lr x B / 256), else the rate itself.
-    exclude_bias_and_norm: no weight decay (and no LARS adaptation) for biases and normalization scales, as BYOL."""
+    """learning_rate: with scale_with_batch the rate at a batch of 256 (scale_rule linear: lr x B / 256) or of one image (sqrt:
+    lr x sqrt(B), as SimCLR), else the rate itself. bias_learning_rate: that of biases and normalization scales where it is
+    another (Barlow Twins), scaled alike; 0 is the same.
+    exclude_bias_and_norm: no weight decay (and no LARS or LAMB adaptation) for biases and normalization scales, as BYOL.
+    betas: of adamw and lamb. momentum, nesterov: of sgd and lars.
+    lars: whose update, because they differ (benchmark.train.lars); trust: its coefficient eta; trust_clip: a
+    parameter's rate is the smaller of trust ratio and rate instead of their product (apex's option; solo-learn).
+    clip_norm: gradients are scaled down to at most this norm, 0 never; clip_by: over all parameters together, or each by itself
+    (DINO)."""
 
-    name: Literal["sgd", "lars", "adamw"] = "sgd"
+    name: Literal["sgd", "lars", "adamw", "lamb"] = field(
+        default="sgd",
+        metadata={
+            "governs": {
+                "sgd": ["betas", *_OF_LARS],
+                "lars": ["betas"],
+                "adamw": ["nesterov", *_OF_LARS],
+                "lamb": ["nesterov", *_OF_LARS],
+            }
+        },
+    )
     learning_rate: float = 0.03
-    scale_with_batch: bool = False
+    scale_with_batch: bool = field(default=False, metadata={"governs": {"false": ["scale_rule"]}})
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 1e-4
     exclude_bias_and_norm: bool = False
+    scale_rule: Literal["linear", "sqrt"] = field(default="linear", metadata=_LATER)
+    bias_learning_rate: float = field(default=0.0, metadata=_LATER)
+    betas: tuple[float, float] = field(default=(0.9, 0.999), metadata=_LATER)
+    lars: Literal["apex", "paper", "google", "facebook"] = field(default="apex", metadata=_LATER)
+    trust: float = field(default=0.001, metadata=_LATER)
+    trust_clip: bool = field(default=False, metadata=_LATER)
+    clip_norm: float = field(default=0.0, metadata=_LATER | {"governs": {"0.0": ["clip_by"]}})
+    clip_by: Literal["all", "parameter"] = field(default="all", metadata=_LATER)
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Linear warm-up from 0, then half a cosine down to final_fraction x the peak; stepped every optimizer step."""
+    """Linear warm-up, then by kind: half a cosine down to final_fraction x the peak; constant; or `step`, multiplied by gamma
+    at each epoch of milestones. every: stepped at every optimizer step, or after the warm-up once an epoch (MoCo, SimSiam).
+    warmup_start: the fraction of the peak that the warm-up starts from (SwAV).
+    weight_decay: constant, or half a cosine over the whole training to final_weight_decay (DINO)."""
 
-    kind: Literal["cosine", "constant"] = "cosine"
+    kind: Literal["cosine", "constant", "step"] = field(
+        default="cosine",
+        metadata={"governs": {"cosine": _OF_STEPS, "constant": _OF_STEPS, "step": ["final_fraction"]}},
+    )
     warmup_epochs: float = 0.0
     final_fraction: float = 0.0
+    milestones: tuple[int, ...] = field(default=(), metadata=_LATER)
+    gamma: float = field(default=0.1, metadata=_LATER)
+    every: Literal["step", "epoch"] = field(default="step", metadata=_LATER)
+    warmup_start: float = field(default=0.0, metadata=_LATER)
+    weight_decay: Literal["constant", "cosine"] = field(
+        default="constant", metadata=_LATER | {"governs": {"constant": ["final_weight_decay"]}}
+    )
+    final_weight_decay: float = field(default=0.0, metadata=_LATER)
 
 
 @dataclass(frozen=True)
@@ -107,7 +151,7 @@ PROTOCOLS: dict[str, tuple[int, type]] = {  # name -> (protocol VERSION, its con
 
 # Ranges by the name of a setting, whichever section it stands in.
 _POSITIVE = ("epochs", "batch_size", "image_size", "k", "temperature", "hidden", "out", "queue", "groups", "width", "l2_step")
-_FRACTION = ("final_fraction", "target_ema", "label_smoothing", "momentum", "solarize_threshold")
+_FRACTION = ("final_fraction", "target_ema", "label_smoothing", "momentum", "solarize_threshold", "warmup_start")
 
 
 def defaults(config: type) -> Spec:
@@ -190,7 +234,15 @@ def check_value(value: Any, spec: Spec, path: tuple[str, ...], where: Where) -> 
         low, high = float(value[0]), float(value[1])
         if not 0 < low <= high < math.inf:
             raise InputError(f"{where(path)}: expected [low, high] with 0 < low <= high, found [{low}, {high}]")
+        if path[-1] == "betas" and high >= 1:
+            raise InputError(f"{where(path)}: expected two numbers above 0 and below 1, found [{low}, {high}]")
         return [low, high]
+    if kind == "ints":
+        if not isinstance(value, list | tuple) or not all(type(v) is int for v in value):
+            raise refuse("a list of whole numbers")
+        if any(v < 0 for v in value):
+            raise InputError(f"{where(path)}: must not hold a negative number, found {list(value)}")
+        return list(value)
     if kind == "names":
         choices = spec["choices"]
         if not isinstance(value, list):
@@ -203,11 +255,11 @@ def check_value(value: Any, spec: Spec, path: tuple[str, ...], where: Where) -> 
     if kind == "int":
         if isinstance(value, bool) or not isinstance(value, int):
             raise refuse("a whole number")
-        return _in_range(value, path, where)
+        return value if value == spec.get("default") else _in_range(value, path, where)
     if kind == "float":
         if not _is_number(value) or not math.isfinite(value):
             raise refuse("a number" if not _is_number(value) else "a finite number")
-        return _in_range(float(value) + 0.0, path, where)
+        return float(value) + 0.0 if value == spec.get("default") else _in_range(float(value) + 0.0, path, where)
     raise AssertionError(f"unknown kind {kind} in the spec of {path}")
 
 

@@ -103,6 +103,23 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
+def divergence(record: dict[str, Any]) -> str:
+    """What a record, or its `diverged` alone, says of a loss that was not finite; records of older versions say nothing more.
+
+    A gradient's norm that was not finite either is null in a record.
+    """
+    found = record.get("diverged", record)
+    if "step" not in found:
+        return "the loss was not finite"
+    words = f"the loss was not finite at step {found['step']}"
+    if found["layer"] is None:
+        return words
+    norm = found["gradient_norm"]
+    if norm is None or not math.isfinite(norm):
+        return f"{words}; the gradient of {found['layer']} was not finite"
+    return f"{words}; the largest gradient, of norm {norm:.3g}, was that of {found['layer']}"
+
+
 def storage_error(path: Path, error: OSError) -> InputError:
     """What failed while writing, as a sentence with the remedy."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from benchmark.data.loader import Batch, Loader
-from benchmark.store.record import finite, storage_error
+from benchmark.errors import InputError
+from benchmark.store.record import divergence, finite, storage_error
 from benchmark.train import checkpoint
-from benchmark.train.optim import build_optimizer
-from benchmark.train.schedule import learning_rate, peak_learning_rate
+from benchmark.train.images import TrainingImages
+from benchmark.train.optim import OURS, build_optimizer, clip_gradients
+from benchmark.train.schedule import Schedule, peak_learning_rate
 from benchmark.train.seeding import random_state, set_random_state
 from benchmark.train.stop import Stopped, StopRequest
 from methods.base import Method, Step
@@ -28,11 +32,28 @@ LOG_POINTS = 50  # lines of metrics.jsonl for a whole training, at least (at mos
 
 
 class Diverged(Exception):
-    """The loss was not finite. `step` says when."""
+    """The loss was not finite at `step`. layer, gradient_norm: the parameter with the largest gradient (after clipping) at the
+    step before, or at this one if it is the first; one whose gradient was not finite comes first. None: nothing is known."""
 
-    def __init__(self, step: int) -> None:
-        super().__init__(f"the loss was not finite at step {step}")
-        self.step = step
+    def __init__(self, step: int, gradient_norm: float | None = None, layer: str | None = None) -> None:
+        self.step, self.gradient_norm, self.layer = step, gradient_norm, layer
+        super().__init__(divergence(self.found))
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """What a record says of it."""
+        return {"step": self.step, "gradient_norm": self.gradient_norm, "layer": self.layer}
+
+
+def largest_gradient(model: torch.nn.Module) -> tuple[str, float] | None:
+    """(name, norm) of the parameter with the largest gradient, the first that is not finite if there is one."""
+    named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
+    if not named:
+        return None
+    norms = torch.stack([grad.detach().float().norm() for _, grad in named])
+    infinite = ~torch.isfinite(norms)
+    place = int(infinite.int().argmax() if infinite.any() else norms.argmax())
+    return named[place][0], float(norms[place])
 
 
 @dataclass
@@ -59,7 +80,11 @@ class Outcome:
 
 
 class Training:
-    """One cell's training on one device. `run` returns when the last step is done, or raises Stopped or Diverged."""
+    """One cell's training on one device. `run` returns when the last step is done, or raises Stopped or Diverged.
+
+    images: the training set, for methods that want to see it between epochs, and what `index` counts; without it methods get
+    the data set's own numbers.
+    """
 
     def __init__(
         self,
@@ -72,17 +97,22 @@ class Training:
         stop: StopRequest,
         report: Callable[[Progress], None],
         check_owner: Callable[[], None],
+        images: TrainingImages | None = None,
     ) -> None:
         self.config, self.method, self.loader, self.folder, self.device = config, method, loader, folder, device
         self.token, self.stop, self.report, self.check_owner = token, stop, report, check_owner
         self.optimizer = build_optimizer(method.param_groups(), config["optimizer"], config["batch_size"])
-        self.total = config["epochs"] * loader.batches_per_epoch
-        self.warmup = round(config["schedule"]["warmup_epochs"] * loader.batches_per_epoch)
-        self.peak = peak_learning_rate(config["optimizer"], config["batch_size"])
+        decay = float(config["optimizer"]["weight_decay"])
+        self.schedule = Schedule(config["schedule"], config["epochs"], loader.batches_per_epoch, decay)
+        self.total = self.schedule.total
+        self.clip = float(config["optimizer"].get("clip_norm", 0.0)), config["optimizer"].get("clip_by", "all")
+        self.images = images
+        self.positions = images.positions() if images is not None else None
         self.log_every = max(1, self.total // LOG_POINTS)
         self.step = 0
         self.seconds_before = 0.0
         self.prepared = False
+        self.first = True  # no step has been done by this process
         self.lines: list[dict[str, float]] = []
 
     @property
@@ -100,7 +130,10 @@ class Training:
             return False
         state = checkpoint.load(self.checkpoint_path)  # on the CPU: load_state_dict copies, generator states stay there
         self.method.load_state_dict(state["method"])
+        own = [{key: group[key] for key in OURS} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, values in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(values)  # they follow from the config; checkpoints of older versions do not have them
         set_random_state(state["random"])
         self.step, self.seconds_before, self.prepared = state["step"], state["seconds"], True
         self.lines = state["lines"]
@@ -136,32 +169,75 @@ class Training:
 
     def _one_step(self, batch: Batch, epoch: int) -> float:
         views = [view.to(self.device, non_blocking=True) for view in batch.views]
-        index, labels = batch.index.to(self.device), batch.labels.to(self.device)
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config["precision"] == "bf16")
-        if not self.prepared:
-            with autocast:
-                self.method.prepare(views)
-            self.prepared = True
-        schedule = self.config["schedule"]
-        rate = learning_rate(self.step, self.total, self.warmup, self.peak, schedule["kind"], schedule["final_fraction"])
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        labels = batch.labels.to(self.device)
+        index = batch.index.to(self.device) if self.positions is None else self._positions(batch.index)
         at = Step(self.step, self.total, epoch)
-        with autocast:
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config["precision"] == "bf16")
+        with self._refusals(), autocast:
+            self._begin(views, epoch)
             loss, logs = self.method.loss(views, index, labels, at)
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise Diverged(self.step)
+            raise self._diverged(loss)
+        rate = self._follow_schedule()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        logs = {**logs, **self.method.after_backward(at)}
+        norm, by = self.clip
+        if norm > 0:
+            logs["gradient_norm"] = clip_gradients(self.method.parameters(), norm, by)
         self.optimizer.step()
         self.method.after_step(at)
         self.step += 1
+        self.first = False
         if self.step % self.log_every == 0 or self.step in (1, self.total):
             numbers = {name: float(number) for name, number in logs.items()}
             epochs = self.step / self.loader.batches_per_epoch
             self._log({"step": self.step, "epoch": epochs, "loss": value, "learning_rate": rate, **numbers})
         return value
+
+    def _positions(self, index: Tensor) -> Tensor:
+        assert self.positions is not None
+        if self.positions.device != index.device:  # once: a resident loader's indices are on the device
+            self.positions = self.positions.to(index.device)
+        return self.positions[index].to(self.device)
+
+    def _begin(self, views: list[Tensor], epoch: int) -> None:
+        """What comes before the first step of all, and before the first of an epoch."""
+        if not self.prepared:
+            self.method.prepare(views)
+            self.prepared = True
+        if self.method.EPOCH_PASS and self.step % self.loader.batches_per_epoch == 0:
+            if self.images is None:
+                raise ValueError(f"method {self.method.NAME} wants to see the training set between epochs, and has none")
+            self.method.begin_epoch(epoch, self.images)
+            self.method.train()
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """What a method refuses when it meets its first batch is wrong in the cell's config."""
+        try:
+            yield
+        except ValueError as error:
+            if not self.first:
+                raise
+            raise InputError(f"{self.folder / 'config.json'}: {error}") from error
+
+    def _follow_schedule(self) -> float:
+        """Set the rate and the weight decay of every group for this step; returns the rate of those that follow it."""
+        decay = self.schedule.decay(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] if group["fixed_rate"] else self.schedule.rate(self.step, group["peak"])
+            group["weight_decay"] = decay if group["decayed"] else 0.0
+        peak = peak_learning_rate(self.config["optimizer"], self.config["batch_size"])
+        return self.schedule.rate(self.step, peak)
+
+    def _diverged(self, loss: Tensor) -> Diverged:
+        """The gradients of the step before are still there; at the first step those of this loss must do."""
+        if all(p.grad is None for p in self.method.parameters()) and loss.requires_grad:
+            loss.backward()
+        layer, norm = largest_gradient(self.method) or (None, None)
+        return Diverged(self.step, norm, layer)
 
     def save(self, seconds: float) -> None:
         """Write the checkpoint unless another process has taken the cell over."""

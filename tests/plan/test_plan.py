@@ -96,7 +96,13 @@ def test_every_state_has_its_action_and_reason(tmp_path):
 
     write_json(folder / "record.json", pretrain_record(cell, status="diverged", metrics=None))
     assert action(rows, store).do == "nothing"
-    assert "diverged" in action(rows, store).why
+    assert action(rows, store).why == "diverged: the loss was not finite (--mode retry tries again)"
+    found = {"step": 7, "gradient_norm": 3e8, "layer": "encoder.conv1.weight"}
+    write_json(folder / "record.json", pretrain_record(cell, status="diverged", metrics=None, diverged=found))
+    assert action(rows, store).why == (
+        "diverged: the loss was not finite at step 7; the largest gradient, of norm 3e+08, was that of encoder.conv1.weight "
+        "(--mode retry tries again)"
+    )
     assert action(rows, store, "retry").do == "again"
 
 

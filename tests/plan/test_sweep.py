@@ -178,7 +178,6 @@ def test_includes_lie_beneath(tmp_path):
         ("projector.norm: batch", "views.first.order: crop", "expected a list of words among crop, flip"),
         ("projector.norm: batch", "views.first.order: [crop, blurr]", "unknown value 'blurr'; .*did you mean 'blur'"),
         ("projector.norm: batch", "views.first.order: [crop, crop]", "order names an operation twice"),
-        ("projector.norm: batch", "views.recipe: deepcluster", "views.recipe: the encoders take three channels"),
         ("projector.norm: batch", "views.recipe: jigsaw", "method 'byol' takes whole views; drop patch_grid"),
         ("projector.norm: batch", "views.first.channels: lab", "share their channels, found lab and rgb"),
         (

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmark.train.optim import build_optimizer
-from benchmark.train.schedule import learning_rate, peak_learning_rate
+from benchmark.train.schedule import Schedule, cosine_between, learning_rate, peak_learning_rate
 
 
 def test_warm_up_is_linear_and_the_cosine_ends_at_its_floor():
@@ -27,6 +27,62 @@ def test_without_warm_up_and_constant():
 def test_the_rate_scales_with_the_batch_only_where_the_paper_says_so():
     assert peak_learning_rate({"learning_rate": 0.3, "scale_with_batch": True}, 4096) == pytest.approx(4.8)
     assert peak_learning_rate({"learning_rate": 0.8, "scale_with_batch": False}, 256) == pytest.approx(0.8)
+
+
+def test_the_square_root_rule_is_simclrs():
+    """2002.05709, appendix B.1: 0.075 sqrt(B), which at 4096 is the linear rule's 0.3 B / 256."""
+    root = {"learning_rate": 0.075, "scale_with_batch": True, "scale_rule": "sqrt"}
+    assert peak_learning_rate(root, 4096) == pytest.approx(4.8)
+    assert peak_learning_rate(root, 1024) == pytest.approx(2.4)
+    assert peak_learning_rate(root | {"scale_with_batch": False}, 4096) == 0.075
+
+
+def test_steps_fall_at_their_milestones():
+    """MoCo v1: 0.03, a tenth of it from epoch 120 on, a hundredth from 160 on."""
+    section = {"kind": "step", "warmup_epochs": 0.0, "final_fraction": 0.0, "milestones": [120, 160]}
+    schedule = Schedule(section, 200, 10, 1e-4)
+    found = {epoch: schedule.rate(epoch * 10 + step, 0.03) for epoch in (0, 119, 120, 159, 160, 199) for step in (0, 9)}
+    assert found == pytest.approx({0: 0.03, 119: 0.03, 120: 0.003, 159: 0.003, 160: 0.0003, 199: 0.0003})
+    assert Schedule(section | {"gamma": 0.5}, 200, 10, 0.0).rate(1999, 1.0) == pytest.approx(0.25)
+
+
+def test_a_warm_up_may_start_above_zero():
+    """SwAV's code: numpy.linspace(0.3, 4.8, 10 epochs of steps), then the cosine to 0.0048."""
+    section = {"kind": "cosine", "warmup_epochs": 10.0, "final_fraction": 0.001, "warmup_start": 0.3 / 4.8}
+    schedule = Schedule(section, 100, 4, 1e-6)
+    expected = [0.3 + (4.8 - 0.3) * step / 39 for step in range(40)]
+    assert [schedule.rate(step, 4.8) for step in range(40)] == pytest.approx(expected)
+    for step in range(40, 400):
+        cosine = 0.0048 + 0.5 * (4.8 - 0.0048) * (1 + math.cos(math.pi * (step - 40) / 360))
+        assert schedule.rate(step, 4.8) == pytest.approx(cosine)
+
+
+def test_once_an_epoch_is_mocos_cosine():
+    """MoCo v2's and SimSiam's code: lr 0.5 (1 + cos(pi epoch / epochs)), set at the beginning of each epoch."""
+    section = {"kind": "cosine", "warmup_epochs": 0.0, "final_fraction": 0.0, "every": "epoch"}
+    schedule = Schedule(section, 20, 7, 1e-4)
+    for step in range(140):
+        assert schedule.rate(step, 0.05) == pytest.approx(0.05 * 0.5 * (1 + math.cos(math.pi * (step // 7) / 20)))
+    warm = Schedule(section | {"warmup_epochs": 2.0}, 20, 7, 1e-4)
+    assert len({warm.rate(step, 1.0) for step in range(14)}) == 14  # a warm-up goes by steps
+    assert len({warm.rate(step, 1.0) for step in range(14, 140)}) == 18
+
+
+def test_weight_decay_may_follow_a_cosine():
+    """DINO: from 0.04 to 0.4 by half a cosine over the whole training, warm-up included."""
+    section = {
+        "kind": "cosine",
+        "warmup_epochs": 3.0,
+        "final_fraction": 0.0,
+        "weight_decay": "cosine",
+        "final_weight_decay": 0.4,
+    }
+    schedule = Schedule(section, 10, 5, 0.04)
+    for step in range(50):
+        expected = 0.4 + 0.5 * (0.04 - 0.4) * (1 + math.cos(math.pi * step / 50))
+        assert schedule.decay(step) == pytest.approx(expected) == pytest.approx(cosine_between(step, 50, 0.04, 0.4))
+    constant = Schedule(section | {"weight_decay": "constant"}, 10, 5, 0.04)
+    assert {constant.decay(step) for step in range(50)} == {0.04}
 
 
 def optimizer_config(**changes):
