@@ -71,6 +71,10 @@ class Method(nn.Module, ABC):
     def __init__(self, config: Any, encoder: EncoderConfig, setting: Setting) -> None:
         """ValueError, in one sentence, for what cannot be trained: better here than as NaN at step 300."""
         super().__init__()
+        batch = setting.batch_size
+        parts = encoder.bn_splits if encoder.norm == "batch" else 1
+        if self.TRAINS and batch and parts > 1 and (batch % parts or batch < 2 * parts):
+            raise ValueError(f"a batch of {batch} has no {parts} equal parts of at least two images; change encoder.bn_splits")
         self.config, self.setting = config, setting
         self.encoder, self.dim = self.make_encoder(encoder)
 

@@ -9,14 +9,18 @@ For two views v, v' of an image, online weights theta, target weights xi:
     xi <- tau xi + (1 - tau) theta                                    after the step
     tau = 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2                  at step k of K
 
+Default protocol: ResNet-50, LARS 0.2 x batch / 256 after 10 epochs of warm-up, cosine to 0, weight decay 1.5e-6 (biases and
+norms have neither LARS nor decay), batch 4096, 1000 epochs, recipe `byol`. The ablations: 300 epochs, 0.3, 1e-6, tau_base 0.99.
 Should reach, ImageNet linear top-1, ResNet-50: 74.3 at 1000 epochs (table 1a), 72.5 at 300 (table 5a, tau_base 0.99).
 Switches, and where their rows are printed:
-    encoder/projector/predictor norm   Richemond et al. (2010.10241), table 1; GN + WS 73.9 (abstract)
+    encoder/projector/predictor norm   Richemond et al. (2010.10241), table 1; GN + WS 73.9 (abstract), affine 65.7
+                                       (section 3.3, seen only in a summary)
                                        Fetterman & Albrecht's blog: STL-10, BN/BN 57.7, no norm in the heads 28.3
     target: ema | online | frozen      BYOL table 5a: tau_base 0.99 72.5, tau = 0 0.3, tau = 1 (constant, random) 18.8
     predict, stop_gradient             BYOL section 5 and SimSiam (2011.10566), table 1 and figure 2
     negatives, with target, predict    BYOL table 5b: 1 70.9, without predictor 70.7, with target: online 69.1, without both
-                                       69.4 (SimCLR); 0 72.5, without target 0.3, without predictor 0.2, without both 0.1
+                                       and with stop_gradient: false, which is SimCLR, 69.4; 0 72.5, without target 0.3,
+                                       without predictor 0.2, without both 0.1
     projector, predictor               BYOL table 14: depths and widths, 72.5 at 2 layers each and 128 or 256 outputs
 """
 
@@ -33,7 +37,7 @@ from methods.base import Method, Setting, Step
 from methods.encoders import EncoderConfig
 from methods.encoders.config import LATER
 from methods.gather import gathered
-from methods.heads import HeadConfig, mlp, out_dim, predictor_mlp
+from methods.heads import HeadConfig, has_batch_norm, mlp, out_dim, predictor_mlp
 from methods.losses import cosine_regression, full_precision
 from methods.momentum import copy_into, cosine_to_one, ema_update, frozen_copy
 from methods.telemetry import pair_cosine, std_ratio
@@ -78,7 +82,7 @@ class BYOLConfig:
 
 
 # NOTE(departs): The target starts as a copy of the online network, as the batch-norm blog's does; BYOL's released code
-# draws its weights separately and reports no difference.
+# draws its weights separately and notes no significant difference.
 # NOTE(departs): The encoder is torchvision's ResNet with its He initialization; BYOL's is Haiku's, initialized otherwise.
 # NOTE(departs): The heads' hidden layers have no bias before a batch norm, which would subtract it; BYOL's released code
 # has one.
@@ -97,7 +101,7 @@ class BYOL(Method):
     def __init__(self, config: BYOLConfig, encoder: EncoderConfig, setting: Setting) -> None:
         super().__init__(config, encoder, setting)
         heads = [config.projector, config.predictor] if config.predict else [config.projector]
-        if setting.batch_size == 1 and (config.negatives > 0 or any(h.norm == "batch" and h.layers > 1 for h in heads)):
+        if setting.batch_size == 1 and (config.negatives > 0 or any(map(has_batch_norm, heads))):
             raise ValueError("a batch of one image has no batch statistics and no negatives: raise batch_size")
         width = out_dim(self.dim, config.projector)
         self.projector = mlp(self.dim, config.projector)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import json
+import re
+import sys
 import types
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
@@ -99,6 +101,13 @@ def _describe_field(name: str, hint: Any, value: Any) -> dict[str, Any]:
     raise TypeError(f"{name} has type {shown}, which a sweep cannot set")
 
 
+def documented(docstring: str) -> dict[str, str]:
+    """What a method's file says of itself: its first sentence as `title`, the number it should reach as `reaches`."""
+    paragraphs = [" ".join(part.split()) for part in re.split(r"\n\n|\n(?=Should reach|Switches)", docstring.strip())]
+    reaches = next((part for part in paragraphs if part.startswith("Should reach")), "")
+    return {"title": paragraphs[0].removesuffix("."), "reaches": reaches.removeprefix("Should reach").strip(" ,.")}
+
+
 def generate() -> dict[str, Any]:
     """The catalogue of the classes as they are now. Imports torch."""
     from methods import METHODS, load
@@ -110,6 +119,7 @@ def generate() -> dict[str, Any]:
         methods[name] = {
             "version": method.VERSION,
             "paper": method.PAPER,
+            **documented(sys.modules[method.__module__].__doc__ or ""),
             "num_views": method.NUM_VIEWS,
             "recipe": method.RECIPE,
             "trains": method.TRAINS,

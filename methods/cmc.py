@@ -17,8 +17,8 @@ recipe cmc, or cmc_randaugment for the numbers with RandAugment. encoder.width 0
 Should reach, ImageNet linear top-1: 60.0 with a pair of half-width ResNet-50 (secondary: InfoMin, 2005.10243), 58.6 at 200
 epochs in the authors' re-run (PyContrast README); 66.2 with ResNet-50 and RandAugment (secondary: BYOL, 2006.07733, table 1).
 Switches, and where their rows are printed:
-    loss, negatives     no table; the released weights are nce with m = 4096, and the README of the released code expects more
-                        of softmax with 65536
+    loss, negatives     no table; the released weights are nce with m = 4096, and the README of the released code says that
+                        softmax with 65536 is likely to be better
     graph, channels     the paper's experiments on NYU depth (figures and tables of segmentation; not among our claims)
 """
 
@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from methods.base import Method, Setting, Step
 from methods.encoders import EncoderConfig, build_encoder
-from methods.heads import HeadConfig, mlp, out_dim
+from methods.heads import HeadConfig, has_batch_norm, mlp, out_dim
 from methods.instdisc import Partition, bank_scores, drawn_negatives, first_of, nce
 from methods.losses import cosine_regression
 from methods.memory import MemoryBank
@@ -118,7 +118,10 @@ def directions(modalities: int, graph: str) -> list[tuple[int, int]]:
 # NOTE(departs): The released code adds 1e-7 to both denominators of h; here h is computed from logarithms and needs none.
 # NOTE(departs): The memories start with random unit vectors; the released code's are uniform in a cube and of unit length in
 # the mean only.
-# NOTE(departs): The released script crops from an area of 0.2 on; recipe cmc, from 0.08.
+# NOTE(departs): The released script crops from an area of 0.2 on, but for ResNets on ImageNet from 0.08 on; recipe cmc has
+# 0.08 everywhere.
+# NOTE(departs): The residual blocks of the released code do not start as the identity; encoder.zero_init, true by default,
+# must be set to false for the same.
 class CMC(Method):
     NAME = "cmc"
     VERSION = 1
@@ -134,6 +137,8 @@ class CMC(Method):
         super().__init__(config, encoder, setting)
         if setting.num_images < 1:
             raise ValueError("cmc has a memory of every training image: it needs num_images, the size of the training set")
+        if setting.batch_size == 1 and has_batch_norm(config.projector):
+            raise ValueError("a batch of one image has no batch statistics: raise batch_size, or take norm: none in projector")
         self.projectors = nn.ModuleList(mlp(dim, config.projector) for dim in self.encoder.dims)
         widths = [out_dim(dim, config.projector) for dim in self.encoder.dims]
         self.banks = nn.ModuleList(MemoryBank(setting.num_images, width) for width in widths)  # type: ignore[assignment]

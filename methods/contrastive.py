@@ -6,6 +6,7 @@ The row that collapse is measured against: same encoder, heads and moving target
     L = -log exp(q.k / t) / (exp(q.k / t) + sum over K queued keys of exp(q.k_i / t))
     minimize L(v, v') + L(v', v);   then xi <- tau xi + (1 - tau) theta, and the keys enter the queue
 
+Default protocol: STL-10, ResNet-18, SGD 0.02, momentum 0.9, weight decay 1e-4, cosine, batch 256, 10 epochs; recipe mocov2.
 Should reach 44.1 (blog, table "Performance for each variation", row "Contrastive Loss": STL-10, ResNet-18, 10 epochs).
 With norm `none` in encoder and heads it is the contrastive row without any normalization, which a claim about Richemond
 et al. (2010.10241) needs.

@@ -11,7 +11,7 @@ An image is a grid of overlapping patches x_(r, c), G x G of them. From the rows
 z' runs over all patches of all images of the batch, those of the same image included.
 
 Protocol: ResNet-101 v2 without batch norm, third stage, mean over space; 7 x 7 patches of 64 of a 256 image, 32 apart; Adam,
-lr 2e-4, batch 16 on each of 32 GPUs (quoted from memory); recipe cpc. Linear evaluation of the mean over the grid of z.
+lr 2e-4, batch 16 on each of 32 GPUs; recipe cpc. Linear evaluation of the mean over the grid of z.
 Should reach, ImageNet linear top-1 with that ResNet-101: 48.7 (table 3); top-5 73.6 (table 4).
 Switches, and where their rows are printed (the paper ablates steps and negatives for audio only, in table 2):
     steps                              section 3.2: "up to five rows"

@@ -34,7 +34,7 @@ from methods.base import Method, Setting, Step
 from methods.draws import generator
 from methods.encoders import EncoderConfig
 from methods.gather import gathered
-from methods.heads import HeadConfig, mlp, out_dim
+from methods.heads import HeadConfig, has_batch_norm, mlp, out_dim
 from methods.kmeans import entropy, kmeans, mutual_information
 from methods.losses import full_precision
 from methods.norms import average_running_statistics
@@ -106,7 +106,7 @@ class DeepClusterV2(Method):
             raise ValueError(f"prototypes is {max(config.prototypes)}, but there are only {images} images to cluster")
         if setting.num_views and setting.num_views < self.NUM_VIEWS:
             raise ValueError(f"deepclusterv2 remembers {self.NUM_VIEWS} full-size views, but gets {setting.num_views}")
-        if setting.batch_size == 1 and config.projector.norm == "batch" and setting.num_views <= self.NUM_VIEWS:
+        if setting.batch_size == 1 and has_batch_norm(config.projector):
             raise ValueError("deepclusterv2 with a batch norm in its head cannot train with a batch of one")
         width = out_dim(self.dim, config.projector)
         self.projector = mlp(self.dim, config.projector)

@@ -139,7 +139,8 @@ class DINOConfig:
 # released code computes it in half.
 # NOTE(departs): The encoder's positions are fixed sines and cosines for any grid; the paper's are learned and interpolated
 # bicubically for the small crops.
-# NOTE(departs): The released code clips the gradient of each parameter by itself; clipping is the training loop's.
+# NOTE(departs): The released code clips the gradient of each parameter by itself, which the training loop calls clip_by:
+# parameter; its default, all, clips the norm of all of them together.
 # NOTE(departs): The paper has no regularization strength for its row with Sinkhorn; ours is the teacher's temperature, and
 # each of the two crops is shared out by itself.
 # NOTE(departs): The paper does not print the predictor of its row 6; ours is hidden wide, with the head's activation, and acts
@@ -172,7 +173,7 @@ class DINO(Method):
         self.prototypes = (
             Prototypes(width, config.prototypes, trained_lengths=not config.norm_last_layer)
             if config.bottleneck
-            else _linear(width, config.prototypes)
+            else PlainPrototypes(width, config.prototypes)
         )
         self.teacher = None if config.teacher == "student" else frozen_copy(*self._student())
         self.register_buffer("centre", torch.zeros(config.prototypes))
@@ -284,6 +285,17 @@ class Prototypes(nn.Module):
         return prototype_scores(x, self.directions, self.lengths)
 
 
+class PlainPrototypes(nn.Linear):
+    """A linear layer with a bias, in the place of `Prototypes` where there is no bottleneck."""
+
+    def __init__(self, dim: int, count: int) -> None:
+        super().__init__(dim, count)
+        _initialize(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return full_precision(F.linear)(x, self.weight, self.bias)
+
+
 def head(in_dim: int, config: DINOConfig) -> tuple[nn.Sequential, int]:
     """All of the head before its prototypes, and the width it ends in."""
     layers: list[nn.Module] = []
@@ -308,6 +320,10 @@ def _activation(config: DINOConfig) -> nn.Module:
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:
     layer = nn.Linear(inputs, outputs)
+    _initialize(layer)
+    return layer
+
+
+def _initialize(layer: nn.Linear) -> None:
     nn.init.trunc_normal_(layer.weight, std=0.02)
     nn.init.zeros_(layer.bias)
-    return layer

@@ -12,8 +12,8 @@ not, and the labelled ones D_L:
 
 Self-distillation is an encoder as large as the teacher's, "big to small" a smaller one.
 
-Protocol: LARS as in SimCLR v2's pretraining, batch 4096, 400 epochs; crops and flips alone (recipe supervised); t 1 for
-a smaller student, 0.1 for self-distillation, with little between them (all quoted from memory).
+Protocol: LARS as in SimCLR v2's pretraining, batch 4096 (quoted from memory), 400 epochs; crops and flips alone (recipe
+supervised); t 1 for a smaller student, 0.1 for self-distillation (secondary), with little between them (from memory).
 Should reach, ImageNet top-1, a ResNet-50 taught by ResNet-152 (3x + SK): 73.9 with 1 % of the labels, 77.5 with 10 %
 (abstract); ResNet-152 (3x + SK) taught by itself 76.6 and 80.9 (table 3, quoted from memory).
 Switches, and where their rows are printed:

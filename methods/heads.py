@@ -35,6 +35,8 @@ def mlp(in_dim: int, config: HeadConfig) -> nn.Sequential:
     """The head of `config` on B x in_dim, with PyTorch's default initialization of linear layers."""
     if config.layers < 0:
         raise ValueError(f"a head's layers must be at least 0, not {config.layers}")
+    if min(config.hidden, config.out) < 1:
+        raise ValueError(f"a head's widths must be at least 1, not hidden {config.hidden} and out {config.out}")
     linear = StandardizedLinear if config.norm == "group_ws" else nn.Linear
     # A bias before batch norm is subtracted again, before Affine it is a second offset: neither is kept.
     hidden_bias = config.norm not in ("batch", "affine")
@@ -56,6 +58,11 @@ def mlp(in_dim: int, config: HeadConfig) -> nn.Sequential:
 def out_dim(in_dim: int, config: HeadConfig) -> int:
     """The width of what `mlp(in_dim, config)` returns."""
     return config.out if config.layers > 0 else in_dim
+
+
+def has_batch_norm(config: HeadConfig) -> bool:
+    """Whether `mlp` puts a batch norm into the head: then a batch of one image cannot train it."""
+    return config.norm == "batch" and (config.layers > 1 or (config.layers == 1 and config.final_norm))
 
 
 def predictor_mlp(width: int, config: HeadConfig) -> nn.Sequential:

@@ -63,6 +63,8 @@ class InfoMinConfig(MoCoV2Config):
 # NOTE(departs): The released code draws the order of the patches from the global random state; here it is a function of the
 # random seed and the step.
 # NOTE(departs): The released code shuffles keys among the GPUs of one machine; here among the whole batch.
+# NOTE(departs): The residual blocks of the released code do not start as the identity; encoder.zero_init, true by default,
+# must be set to false for the same.
 # NOTE(departs): The hidden layers of head and patch_head are 2048 wide with every encoder, as with ResNet-50; the released
 # code takes the width of the encoder's features.
 class InfoMin(MoCoV1):

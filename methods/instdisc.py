@@ -11,7 +11,7 @@ Every image is a class of its own. v_j is the memory of image j, f the normalize
     v_i <- T v_i + (1 - T) f, normalized                                                   after the step
 
 Protocol, ImageNet: ResNet-50, SGD 0.03, x0.1 at epochs 120 and 160 of 200, decay 1e-4, batch 256, m 4096, t 0.07; recipe
-instdisc. CIFAR-10, released script: ResNet-18, full softmax, t 0.1, x0.1 every 40 epochs from 80 on, decay 5e-4.
+instdisc. CIFAR-10, released script: ResNet-18, full softmax, t 0.1, batch 128, decay 5e-4, the rest as on ImageNet.
 Should reach, ImageNet, ResNet-50: kNN 42.5 (arXiv text, table 2), 46.5 (later version, from memory), 46.8 (authors' README);
 linear 54.0 (secondary: MoCo, 1911.05722, table 1). CIFAR-10, ResNet-18, kNN: 80.8 (table 1).
 Switches, and where their rows are printed:
@@ -36,7 +36,7 @@ from methods import draws
 from methods.base import Method, Setting, Step
 from methods.encoders import EncoderConfig
 from methods.gather import gathered, own_rows, world_size
-from methods.heads import HeadConfig, mlp, out_dim
+from methods.heads import HeadConfig, has_batch_norm, mlp, out_dim
 from methods.losses import classification, cosine_regression, full_precision
 from methods.memory import MemoryBank
 from methods.telemetry import pair_cosine, std_ratio
@@ -166,6 +166,8 @@ class Partition(nn.Module):
 # as for every other method, and evaluate: z is the paper's.
 # NOTE(departs): The paper does not say whether its parametric softmax normalizes the features; ours follows equation 1,
 # without normalization and without a temperature.
+# NOTE(departs): The residual blocks of the released ImageNet code do not start as the identity; encoder.zero_init, true by
+# default, must be set to false for the same.
 # NOTE(departs): The released CIFAR-10 script does not flip images and takes the colour jitter before the grey; recipe
 # instdisc is the ImageNet script's for both.
 class InstDisc(Method):
@@ -180,6 +182,8 @@ class InstDisc(Method):
         super().__init__(config, encoder, setting)
         if setting.num_images < 1:
             raise ValueError("instdisc makes every training image a class: it needs num_images, the size of the training set")
+        if setting.batch_size == 1 and has_batch_norm(config.projector):
+            raise ValueError("a batch of one image has no batch statistics: raise batch_size, or take norm: none in projector")
         width = out_dim(self.dim, config.projector)
         self.projector = mlp(self.dim, config.projector)
         if config.softmax == "parametric":

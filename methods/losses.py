@@ -47,40 +47,40 @@ def info_nce(q: Tensor, k: Tensor, queue: Tensor, tau: float) -> Tensor:  # B x 
 def nt_xent(
     z: Tensor,
     tau: float,
-    full: int = 2,
     normalize: bool = True,
     both: bool = True,
     queue: Tensor | None = None,
     keys: Tensor | None = None,
 ) -> Tensor:  # V x B x d -> scalar
-    """SimCLR's loss (2002.05709, equation 1): each view must find another view of its image among all other images.
+    """SimCLR's loss (2002.05709, equation 1): each view must find the other view of its image among all other images.
 
-        l(v, i) = -log exp(s(z_v, z_i) / tau) / (exp(s(z_v, z_i) / tau) + sum over negatives of exp(s(z_v, z_n) / tau))
+        l(v, i) = -log exp(s(z_v, z_i) / tau) / (exp(s(z_v, z_i) / tau) + sum over negatives n of exp(s(z_v, z_n) / tau))
 
-    is averaged over the images and over the ordered pairs of an anchor v and one of the first `full` views i != v. With two
-    views that is the paper's mean over 2N anchors, each with one positive and 2(N - 1) negatives. Further views (small
-    crops) are anchors only: nothing is compared with a small crop.
+    is averaged over the images and over the ordered pairs of an anchor v and another view i of its image; the negatives are
+    the views of all other images. With two views that is the paper's mean over 2N anchors, each with one positive and
+    2(N - 1) negatives; with more it is equation 7 of SwAV (2006.09882, appendix A.8).
 
-    normalize: s is the cosine; without it the inner product (table 5). both: the negatives are other images in all `full`
-    views, else in the positive's view alone (table 4). queue: K x d, further negatives, unit vectors. keys: V x B x d, what
-    the anchors z are compared with, where that is not z itself (behind a predictor).
+    normalize: s is the cosine; without it the inner product (table 5). both: the negatives are other images in all views,
+    else in the positive's view alone (table 4). queue: K x d, further negatives, unit vectors. keys: V x B x d, what the
+    anchors z are compared with, where that is not z itself (behind a predictor).
     """
     if normalize:
         z, keys = F.normalize(z, dim=2), None if keys is None else F.normalize(keys, dim=2)
     keys = z if keys is None else keys
-    images = torch.arange(z.shape[1], device=z.device)
-    same_image = torch.eye(z.shape[1], dtype=torch.bool, device=z.device)
-    pairs = [(v, i) for v in range(len(z)) for i in range(full) if v != i]
-    total = z.new_zeros(())
-    for v, i in pairs:
-        anchor = z[v] / tau
-        logits = [anchor @ keys[i].T]  # B x B, the positives on the diagonal
-        if both:
-            logits += [(anchor @ keys[k].T).masked_fill(same_image, -torch.inf) for k in range(full) if k != i]
-        if queue is not None:
-            logits.append(anchor @ queue.T)
-        total = total + F.cross_entropy(torch.cat(logits, dim=1), images)
-    return total / len(pairs)
+    views, images, _ = z.shape
+    anchors = z.flatten(0, 1) / tau
+    scores = (anchors @ keys.flatten(0, 1).T).view(views, images, views, images)
+    positive = scores.diagonal(dim1=1, dim2=3).transpose(1, 2)  # V x B x V: of each anchor with each view of its image
+    same_image = torch.eye(images, dtype=torch.bool, device=z.device)[:, None]
+    negative = scores.masked_fill(same_image, -torch.inf).logsumexp(dim=3)  # V x B x V
+    if both:
+        negative = negative.logsumexp(dim=2, keepdim=True)
+    if queue is not None:
+        negative = torch.logaddexp(negative, (anchors @ queue.T).logsumexp(dim=1).view(views, images, 1))
+    # log(e^p / (e^p + e^n)) is the log of the sigmoid of p - n. An anchor is no view of its own.
+    found = F.logsigmoid(positive - negative)
+    pairs = views * (views - 1) * images
+    return (found.diagonal(dim1=0, dim2=2).sum() - found.sum()) / pairs
 
 
 @full_precision

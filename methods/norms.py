@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -107,11 +108,15 @@ class StandardizedLinear(nn.Linear):
 class GroupNorm(nn.GroupNorm):
     """PyTorch's group norm, the same numbers; on a CPU, channels-last maps take the contiguous kernel.
 
+    A group of a single value is refused: its mean is that value, and all that follows would be zero.
+
     PyTorch's channels-last CPU kernel is two to four times slower than the way there and back where a group is a few
     channels (128 x 32 x 16 x 16 in bfloat16, 16 groups, forward and backward on one core); with one group it is not.
     """
 
     def forward(self, x: Tensor) -> Tensor:  # B x C or B x C x H x W
+        if math.prod(x.shape[1:]) == self.num_groups:
+            raise ValueError(_one_value(self.num_channels, self.num_groups, "a map of one pixel"))
         if x.device.type != "cpu" or x.ndim != 4 or x.is_contiguous():
             return super().forward(x)
         return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
@@ -160,8 +165,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         batch, channels, space = len(x), x.shape[1], x.shape[2:]
         wide = x.reshape(parts, batch // parts, channels, *space).transpose(0, 1).reshape(batch // parts, -1, *space)
         weight, bias = self.weight.repeat(parts), self.bias.repeat(parts)
-        mean, var = torch.zeros_like(weight, dtype=torch.float32), torch.zeros_like(weight, dtype=torch.float32)
-        mean, var = mean.to(weight.dtype), var.to(weight.dtype)
+        mean, var = torch.zeros_like(weight), torch.zeros_like(weight)
         out = F.batch_norm(wide, mean, var, weight, bias, True, 1.0, self.eps)  # momentum 1: mean and var are this batch's
         out = out.reshape(batch // parts, parts, channels, *space).transpose(0, 1).reshape(x.shape)
         if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
@@ -236,6 +240,10 @@ def divisor(channels: int, groups: int) -> int:
     return next(g for g in range(min(groups, channels), 0, -1) if channels % g == 0)
 
 
+def _one_value(channels: int, groups: int, where: str) -> str:
+    return f"{groups} groups of {channels} channels leave one value to a group of {where}, which becomes zero; lower groups"
+
+
 def norm_2d(kind: str, channels: int, groups: int, splits: int = 1) -> nn.Module:
     """The layer that follows a convolution, for B x C x H x W. `layer` is over C, H and W together.
 
@@ -251,11 +259,14 @@ def norm_2d(kind: str, channels: int, groups: int, splits: int = 1) -> nn.Module
 
 
 def norm_1d(kind: str, channels: int, groups: int) -> nn.Module:
-    """The layer that follows a linear layer, for B x C."""
+    """The layer that follows a linear layer, for B x C. ValueError for as many groups as channels."""
     if kind == "batch":
         return BatchNorm1d(channels)
     if kind in ("group", "group_ws"):
-        return nn.GroupNorm(divisor(channels, groups), channels)
+        groups = divisor(channels, groups)
+        if groups == channels:
+            raise ValueError(_one_value(channels, groups, "a vector"))
+        return nn.GroupNorm(groups, channels)
     if kind == "layer":
         return nn.LayerNorm(channels)
     return _without_statistics(kind, channels)

@@ -7,6 +7,9 @@ For N images, two views each:
     l(i, j) = -log exp(s(i, j) / t) / sum over k != i of exp(s(i, k) / t)          equation 1, NT-Xent
     L = 1 / 2N sum over the N pairs of l(i, j) + l(j, i)              2N - 2 negatives for every anchor
 
+With further views (small crops) every view is an anchor, all others of its image are its positives in turn, and all views
+of other images its negatives (SwAV, 2006.09882, appendix A.8, equation 7).
+
 h is kept, g is thrown away.
 
 Protocol: ResNet-50, LARS, lr 0.3 x batch / 256, weight decay 1e-6, 10 epochs of linear warm-up and a cosine, batch 4096,
@@ -19,7 +22,7 @@ Switches, and where their rows are printed:
                                        with negatives of one view
     normalize, temperature             table 5: t = 0.1 64.4, 0.5 60.7, 1 58.0; inner products, t = 10 57.2, 100 57.0
     batch size, epochs                 table B.1
-    further views (small crops)        SwAV (2006.09882), figure 3: 2 x 160 + 4 x 96 70.6 against 2 x 224 68.2 (quoted from
+    further views (small crops)        SwAV, figure 3: 2 x 160 + 4 x 96 70.6 against 2 x 224 68.2 (quoted from
                                        memory)
     predict, stop_gradient             SimSiam (2011.10566), section 6.2, with its own head: 66.5, with a predictor 66.4, with
                                        both 66.0
@@ -101,9 +104,7 @@ class SimCLRConfig:
 # paper's. LARS scales it out of the layers it adapts, up to weight decay.
 # NOTE(departs): NT-Logistic and the margin loss are printed for one triplet and are not in the released code. Ours average
 # over all triplets of an anchor and its negatives; with semi_hard an anchor without such a negative has no negative term.
-# The margin of 0.4 is ours: table 4 prints none.
-# NOTE(departs): Small crops are anchors only, each with both full-size crops as its positives in turn, and the loss is the
-# mean over all such pairs; SwAV, which trained SimCLR with them, released no code of that.
+# The margin of 0.4 is one of the four that appendix B.10 tries; which was the best is not printed.
 # NOTE(departs): Views pass the encoder one by one, so that batch norms see one view at a time; the released code
 # concatenates both views, and its statistics are over both.
 class SimCLR(Method):
@@ -160,10 +161,10 @@ def contrast_top1(z: Tensor, normalize: bool = True) -> Tensor:  # V x B x d -> 
 
 @full_precision
 def over_triplets(q: Tensor, z: Tensor, config: SimCLRConfig) -> Tensor:  # V x B x d, V x B x d -> scalar
-    """NT-Logistic or the margin loss, the mean over ordered pairs of a view and another, full-size one."""
+    """NT-Logistic or the margin loss, the mean over ordered pairs of two views."""
     if config.normalize:
         q, z = F.normalize(q, dim=2), F.normalize(z, dim=2)
-    pairs = [(v, i) for v in range(len(q)) for i in range(2) if v != i]
+    pairs = [(v, i) for v in range(len(q)) for i in range(len(z)) if v != i]
     total = z.new_zeros(())
     for v, i in pairs:
         scores = q[v] @ z[i].T

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from methods.base import Method, Setting, Step, grouped
 from methods.encoders import EncoderConfig
-from methods.heads import HeadConfig, mlp, out_dim, predictor_mlp
+from methods.heads import HeadConfig, has_batch_norm, mlp, out_dim, predictor_mlp
 from methods.losses import full_precision
 from methods.memory import MemoryBank
 from methods.momentum import copy_into, frozen_copy
@@ -119,7 +119,8 @@ class SimSiam(Method):
 
     def __init__(self, config: SimSiamConfig, encoder: EncoderConfig, setting: Setting) -> None:
         super().__init__(config, encoder, setting)
-        if setting.batch_size == 1 and "batch" in (config.projector.norm, config.predictor.norm):
+        heads = [config.projector] if config.predict == "none" else [config.projector, config.predictor]
+        if setting.batch_size == 1 and any(map(has_batch_norm, heads)):
             raise ValueError("a batch of one image has no batch statistics: raise batch_size, or take norm: none in the heads")
         if config.symmetrization == "asymmetric_2x" and 0 < setting.num_views < 4:
             raise ValueError(f"symmetrization: asymmetric_2x compares two pairs of views: it needs 4, not {setting.num_views}")

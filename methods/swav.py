@@ -123,6 +123,8 @@ def swapped_prediction(scores: Tensor, codes: Tensor, temperature: float) -> Ten
 # code's has one.
 # NOTE(departs): Prototypes are normalized after each step rather than before the next one, which is the same for training;
 # a checkpoint holds them normalized.
+# NOTE(departs): For its rows on SwAV, SimSiam made the prototypes' normalization a part of the gradient, with results that it
+# calls similar; here they are normalized outside it, as in SwAV.
 # NOTE(departs): SimSiam's text does not say which predictor it put on SwAV; ours has one hidden layer of 512 with batch
 # norm, and codes are computed without it.
 class SwAV(Method):

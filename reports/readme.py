@@ -1,7 +1,7 @@
 """Numbers in a text file come from here: what stands between two markers is replaced by the report.
 
 <!-- report:begin byol_bn_blog -->   every shown profile of a table; `byol_bn_blog/cpu` only that profile
-<!-- report:end byol_bn_blog -->     `claims`: which claims hold at which scale; `bench`, `steps`: our speed
+<!-- report:end byol_bn_blog -->     `claims`: which claims hold at which scale; `bench`, `steps`: speed; `methods`: their list
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmark.errors import InputError, nearest
 from benchmark.store.record import write_bytes
-from reports import bench, captions
+from reports import bench, captions, methods
 from reports.assemble import Report
 from reports.bench import Bench
 from reports.overview import overview
@@ -56,6 +56,8 @@ def _content(path: Path, text: str, mark: re.Match[str], report: Report, measure
     name = mark[2]
     if name == "claims":
         return claims_overview(report)
+    if name == "methods":
+        return methods.markdown()
     if name in bench.TITLES:
         return bench.markdown(measured.get(name))
     wanted = name.split("/")
@@ -63,7 +65,7 @@ def _content(path: Path, text: str, mark: re.Match[str], report: Report, measure
     if len(wanted) == 2:
         tables = [table for table in report.every if [table.id, table.profile] == wanted]
     if not tables:
-        known = ["claims", *bench.TITLES, *dict.fromkeys(table.id for table in report.tables)]
+        known = ["claims", "methods", *bench.TITLES, *dict.fromkeys(table.id for table in report.tables)]
         raise InputError(
             f"{path}:{_line(text, mark)}: the report has no '{name}'; it has {', '.join(known)}{nearest(name, known)}"
         )

@@ -21,7 +21,8 @@ ALLOWED = {
     "benchmark.evaluate": ("benchmark.evaluate", "benchmark.data", "benchmark.errors", "methods.telemetry", "methods.base"),
     "benchmark.launch": ("benchmark.launch", "benchmark.plan", "benchmark.store", "benchmark.data", "benchmark.errors",
                          "benchmark.execute", "benchmark.train.stop", "methods.catalogue"),
-    "reports": ("reports", "benchmark.plan", "benchmark.store", "benchmark.errors", "methods.departures"),
+    "reports": ("reports", "benchmark.plan", "benchmark.store", "benchmark.errors", "methods.departures",
+                "methods.catalogue"),
     "slurm": ("slurm",),
 }  # fmt: skip
 TORCH_FREE = (

@@ -121,7 +121,8 @@ class Block(nn.Module):
 
 
 # NOTE(departs): Every ViT has MoCo v3's fixed sin-cos positions, Xavier-uniform weights and class token near zero; DINO's
-# released code learns its positions and draws weights, positions and class token from a truncated normal of deviation 0.02.
+# released code learns its positions and draws them, the class token and the weights of linear layers from a truncated normal
+# of deviation 0.02.
 # NOTE(departs): In a view smaller than the others a patch has the position of its row and column, so that a local crop has
 # the positions of a large view's upper left corner; DINO's released code stretches its learned positions over the crop.
 # NOTE(departs): A ViT has one attention head for every 64 channels unless `heads` says otherwise, as timm's and DINO's;

@@ -65,8 +65,8 @@ def slow_loss(method: BYOL, batch: list[Tensor]) -> Tensor:
 
 @pytest.mark.parametrize("norm", ["batch", "group_ws", "none"])
 def test_loss_and_gradients_are_the_papers(norm: str) -> None:
-    head = replace(HEAD, norm=norm)  # type: ignore[arg-type]
-    method = build(replace(ENCODER, norm=norm), projector=head, predictor=head)  # type: ignore[arg-type]
+    head = replace(HEAD, norm=norm, groups=4)  # type: ignore[arg-type]
+    method = build(replace(ENCODER, norm=norm, groups=4), projector=head, predictor=head)  # type: ignore[arg-type]
     loss, expected = value(method, views()), slow_loss(method, views())
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
     fast, slow = gradients(method, loss), gradients(method, expected)
@@ -293,6 +293,9 @@ def test_contradictions_are_refused() -> None:
         BYOLConfig(temperature=0.0)
     with pytest.raises(ValueError, match="raise batch_size"):
         BYOL(BYOLConfig(projector=HEAD, predictor=HEAD), ENCODER, Setting(batch_size=1))
+    ending = replace(HEAD, layers=1, final_norm=True)
+    with pytest.raises(ValueError, match="raise batch_size"):
+        BYOL(BYOLConfig(projector=ending, predictor=replace(HEAD, norm="none")), ENCODER, Setting(batch_size=1))
     plain = replace(HEAD, norm="none")
     BYOL(BYOLConfig(projector=plain, predictor=plain), ENCODER, Setting(batch_size=1))
     with pytest.raises(ValueError, match="raise batch_size"):

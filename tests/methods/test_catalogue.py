@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +20,19 @@ from methods.encoders.config import EncoderConfig
 def test_the_file_is_in_step_with_the_classes() -> None:
     path = Path(catalogue.__file__).with_name("catalogue.json")
     assert path.read_text(encoding="utf-8") == catalogue.rendered(), "run python -m methods.catalogue"
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_every_file_names_its_paper_its_protocol_and_the_number_to_reach(name: str) -> None:
+    entry = CATALOGUE()["methods"][name]
+    text = sys.modules[load(name).__module__].__doc__ or ""
+    if not entry["trains"]:
+        return
+    assert re.search(r"arXiv \d{4}\.\d{5}|blog", text) or name == "supervised"
+    assert re.search(r"\d", entry["reaches"]), "Should reach NUMBER (where it is printed)"
+    assert re.search(r"table|README|abstract|figure|cited|memory", entry["reaches"]), "where the number is printed"
+    assert re.search(r"^(Default p|P)rotocol", text, re.MULTILINE), "the paper's protocol"
+    assert "=" in text, "the equations"
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,12 @@ def views(*channels: int) -> list[Tensor]:
     return [random64(3, count, 16, 16, seed=count) for count in channels or (3,)]
 
 
-def build(encoder: EncoderConfig = ENCODER, images: int = IMAGES, found: int = 0, **config: Any) -> CMC:
+def build(encoder: EncoderConfig = ENCODER, images: int = IMAGES, found: int = 0, batch: int = 0, **config: Any) -> CMC:
     torch.manual_seed(0)
     settings: dict[str, Any] = {"projector": HeadConfig(layers=1, out=6), "negatives": 4} | config
     made = CMCConfig(**settings)
-    return CMC(made, encoder, Setting(num_images=images, channels=found or sum(made.channels), seed=3)).double().train()
+    setting = Setting(num_images=images, batch_size=batch, channels=found or sum(made.channels), seed=3)
+    return CMC(made, encoder, setting).double().train()
 
 
 def slow_projections(method: CMC, images: Tensor) -> list[list[Tensor]]:
@@ -206,6 +207,7 @@ def test_wrong_settings_are_refused() -> None:
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\), not 1.0"),
         ({"evaluate": "L"}, "evaluate must be all or first, not 'L'"),
         ({"images": 0}, "needs num_images"),
+        ({"batch": 1, "projector": HeadConfig()}, "a batch of one image has no batch statistics"),
     ):
         with pytest.raises(ValueError, match=message):
             build(**settings)

@@ -106,6 +106,14 @@ def test_weights_make_every_cluster_count_the_same() -> None:
     assert (begun(balance=False).weights == 1).all()
 
 
+def test_clusters_that_stay_empty_take_no_part_in_the_weights() -> None:
+    method = build()
+    images = [(torch.ones(IMAGES, 2, 16, 16, dtype=torch.float64), torch.arange(IMAGES))]
+    method.begin_epoch(0, iter(images))  # all alike: one cluster has them all
+    assert method.assignment.unique().numel() == 1
+    assert method.weights[method.assignment].mean().item() == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("balance", [True, False])
 @pytest.mark.parametrize("projector", [HeadConfig(layers=0), HEAD])
 def test_loss_and_gradients_are_the_papers(projector: HeadConfig, balance: bool) -> None:

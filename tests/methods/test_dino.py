@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from methods.base import Setting, Step
-from methods.dino import DINO, DINOConfig, Prototypes, cross_entropy, teacher_temperature
+from methods.dino import DINO, DINOConfig, PlainPrototypes, Prototypes, cross_entropy, teacher_temperature
 from methods.encoders import EncoderConfig
 from methods.norms import BatchNorm1d
 
@@ -319,6 +319,14 @@ def test_prototypes_are_pytorchs_weight_norm() -> None:
         torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-12)
 
 
+def test_prototypes_start_as_a_linear_layers_weights() -> None:
+    """The released code's start. Their length decides how fast the directions turn."""
+    torch.manual_seed(0)
+    directions = Prototypes(64, 500, trained_lengths=False).directions.detach()
+    assert 0.99 / 8 < directions.abs().max() <= 1 / 8
+    assert directions.std().item() == pytest.approx(1 / 8 / math.sqrt(3), rel=0.02)
+
+
 def test_lengths_are_trained_only_when_said() -> None:
     fixed, free = build().prototypes, build(norm_last_layer=False).prototypes
     assert isinstance(fixed, Prototypes) and isinstance(free, Prototypes)
@@ -328,9 +336,10 @@ def test_lengths_are_trained_only_when_said() -> None:
     assert outputs.abs().max() <= 1.0
 
 
-def test_prototypes_leave_half_precision() -> None:
+@pytest.mark.parametrize("layer", [Prototypes(64, 32, trained_lengths=False), PlainPrototypes(64, 32)])
+def test_prototypes_leave_half_precision(layer: nn.Module) -> None:
     """Outputs are divided by 0.04: half-precision ones would be off by a tenth."""
-    layer, x = Prototypes(64, 32, trained_lengths=False), torch.randn(8, 64).bfloat16()
+    x = torch.randn(8, 64).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
         found = layer(x)
         loss = cross_entropy(found.bfloat16(), torch.softmax(found, dim=1), 0.1)

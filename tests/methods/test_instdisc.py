@@ -31,10 +31,11 @@ def views(seed: int = 0) -> list[Tensor]:
     return [random64(len(INDEX), 3, 16, 16, seed=seed)]
 
 
-def build(images: int = IMAGES, **config: Any) -> InstDisc:
+def build(images: int = IMAGES, batch: int = 0, **config: Any) -> InstDisc:
     torch.manual_seed(0)
     settings: dict[str, Any] = {"projector": HEAD, "negatives": 5} | config
-    return InstDisc(InstDiscConfig(**settings), ENCODER, Setting(num_images=images, seed=3)).double().train()
+    setting = Setting(num_images=images, batch_size=batch, seed=3)
+    return InstDisc(InstDiscConfig(**settings), ENCODER, setting).double().train()
 
 
 def gradients(method: InstDisc, loss: Tensor) -> list[Tensor]:
@@ -249,6 +250,8 @@ def test_wrong_settings_are_refused() -> None:
         ({"proximal": -1.0}, "proximal must be at least 0, not -1.0"),
         ({"evaluate": "f"}, "evaluate must be h or z, not 'f'"),
         ({"images": 0}, "needs num_images"),
+        ({"batch": 1, "projector": HeadConfig()}, "a batch of one image has no batch statistics"),
     ):
         with pytest.raises(ValueError, match=message):
             build(**settings)
+    build(batch=1)  # one image is enough for the memory

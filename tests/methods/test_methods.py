@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from dataclasses import replace
 
 import pytest
 import torch
@@ -103,6 +104,15 @@ def test_trains_in_bfloat16_and_channels_last_with_every_norm(name: str, norm: s
     assert all(torch.isfinite(torch.tensor(losses)))
     assert any((a != b).any() for a, b in zip(method.encoder.parameters(), before, strict=True))
     assert all(p.dtype == torch.float32 for p in method.parameters())
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_batch_that_has_no_equal_parts_is_refused(name: str) -> None:
+    encoder = replace(ENCODER, bn_splits=4)
+    for size, told in ((6, "a batch of 6 has no 4 equal parts"), (4, "a batch of 4 has no 4 equal parts of at least two")):
+        with pytest.raises(ValueError, match=told):
+            build(name, encoder, batch_size=size)
+    build(name, replace(encoder, norm="none"), batch_size=6, **({"prototypes": 4} if name == "swav" else {}))
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -487,6 +487,7 @@ def test_contradictions_are_refused(config: dict[str, Any], message: str) -> Non
         ({"queue": 8}, ENCODER, Setting(batch_size=16), "a queue of 8 cannot hold the 16 keys of one step"),
         ({"queue": 8, "symmetric": True}, ENCODER, Setting(batch_size=8), "cannot hold the 16 keys"),
         ({"mechanism": "end_to_end"}, ENCODER, Setting(batch_size=1), "a batch of 1 has none"),
+        ({"head": HeadConfig(out=6)}, ENCODER, Setting(batch_size=1), "a batch of one image has no batch statistics"),
         ({"mechanism": "memory_bank", "queue": 30}, ENCODER, Setting(num_images=20), "30 negatives cannot be drawn .* of 20"),
         ({"mechanism": "memory_bank", "queue": 8}, ENCODER, Setting(), "of 0 images"),
         ({"queue": 64}, replace(ENCODER, bn_splits=4), Setting(batch_size=6), "batch of 6 has no 4 equal parts"),
@@ -497,4 +498,4 @@ def test_what_cannot_be_trained_is_refused(
     config: dict[str, Any], encoder: EncoderConfig, setting: Setting, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        MoCoV1(MoCoV1Config(head=HEAD, **config), encoder, setting)
+        MoCoV1(MoCoV1Config(**({"head": HEAD} | config)), encoder, setting)

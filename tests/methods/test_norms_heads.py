@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from methods.heads import HeadConfig, mlp, out_dim
+from methods.heads import HeadConfig, has_batch_norm, mlp, out_dim
 from methods.norms import (
     Affine,
     BatchNorm1d,
@@ -49,8 +49,25 @@ def test_standardized_layers_ignore_scale_and_shift_of_their_weights() -> None:
 @pytest.mark.parametrize(("channels", "groups", "expected"), [(64, 16, 16), (8, 16, 8), (24, 16, 12), (7, 4, 1), (1, 16, 1)])
 def test_groups_are_capped_and_divide_the_channels(channels: int, groups: int, expected: int) -> None:
     assert divisor(channels, groups) == expected
-    for layer in (norm_2d("group", channels, groups), norm_1d("group_ws", channels, groups)):
+    layers = [norm_2d("group", channels, groups)]
+    if expected < channels:
+        layers.append(norm_1d("group_ws", channels, groups))
+    for layer in layers:
         assert isinstance(layer, nn.GroupNorm) and layer.num_groups == expected
+
+
+def test_groups_of_a_single_value_are_refused() -> None:
+    """Their norm is zero whatever comes in: vectors are refused when the layer is made, maps when they arrive."""
+    for channels, groups in ((8, 16), (16, 16), (1, 4)):
+        with pytest.raises(ValueError, match=f"{channels} groups of {channels} channels .* a vector"):
+            norm_1d("group", channels, groups)
+    with pytest.raises(ValueError, match="one value"):
+        mlp(10, HeadConfig(hidden=16, norm="group_ws"))
+    layer = norm_2d("group", 8, 16)
+    assert layer(torch.randn(2, 8, 2, 1)).abs().min() > 0
+    with pytest.raises(ValueError, match="8 groups of 8 channels leave one value to a group of a map of one pixel"):
+        layer(torch.randn(2, 8, 1, 1))
+    assert norm_2d("group", 16, 8)(torch.randn(2, 16, 1, 1)).abs().min() > 0
 
 
 def test_no_groups_is_refused() -> None:
@@ -128,7 +145,7 @@ def test_affine_keeps_half_precision() -> None:
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("final_norm", [False, True])
 def test_heads_of_every_norm(norm: str, final_norm: bool) -> None:
-    config = HeadConfig(layers=3, hidden=24, out=8, norm=norm, final_norm=final_norm)  # type: ignore[arg-type]
+    config = HeadConfig(layers=3, hidden=24, out=8, norm=norm, final_norm=final_norm, groups=4)  # type: ignore[arg-type]
     head = mlp(10, config)
     y = head(torch.randn(5, 10))
     assert y.shape == (5, 8) and out_dim(10, config) == 8
@@ -157,6 +174,17 @@ def test_heads_of_one_and_of_no_layer() -> None:
     assert torch.equal(mlp(10, none)(x), x) and out_dim(10, none) == 10
     with pytest.raises(ValueError, match="at least 0"):
         mlp(10, HeadConfig(layers=-1))
+    for hidden, out in ((0, 8), (8, 0)):
+        with pytest.raises(ValueError, match="widths must be at least 1"):
+            mlp(10, HeadConfig(hidden=hidden, out=out))
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+@pytest.mark.parametrize("final_norm", [False, True])
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_a_head_knows_whether_it_has_a_batch_norm(layers: int, final_norm: bool, norm: str) -> None:
+    config = HeadConfig(layers=layers, hidden=6, out=6, norm=norm, final_norm=final_norm)  # type: ignore[arg-type]
+    assert has_batch_norm(config) == any(isinstance(m, BatchNorm1d) for m in mlp(6, config))
 
 
 def test_final_bias_is_a_choice() -> None:

@@ -316,6 +316,7 @@ def test_settings_that_would_fail_later_are_refused() -> None:
         made(Setting(batch_size=1))
     plain = {"projector": replace(PROJECTOR, norm="none"), "predictor": replace(PREDICTOR, norm="none")}
     made(Setting(batch_size=1), **plain)
+    made(Setting(batch_size=1), predict="none", projector=plain["projector"])  # the predictor's norms are not there
     with pytest.raises(ValueError, match="needs 4, not 2"):
         made(Setting(num_views=2), symmetrization="asymmetric_2x")
     with pytest.raises(ValueError, match="num_images must be at least 1, not 0"):
