@@ -57,7 +57,7 @@ class BarlowConfig:
     centre: subtract the mean over the batch first.
     form: `cross_entropy` is -log sum_i exp(C_ii / t) + lambda log sum_{i != j} exp(max(C_ij, 0) / t), with t the temperature.
     stop_gradient: none through the second view's branch. predict: a predictor on the first view's branch.
-    loss_scale: multiplies the loss. Under LARS it acts on biases and norms alone: 0.024 is the 0.0048 of the protocol.
+    loss_scale: multiplies the loss. Under LARS it acts on biases and norms alone, which are not adapted.
     """
 
     projector: HeadConfig = _PROJECTOR
@@ -89,9 +89,6 @@ class BarlowConfig:
 # NOTE(departs): The variance in the cross-correlation has 1e-5 added, as in the released code, which normalizes by a batch
 # norm without scale and offset; equation 2 and the paper's pseudo-code add nothing. The pseudo-code also divides by the
 # deviation of n - 1 and then by n, which equation 2 and the released code do not.
-# NOTE(departs): The paper has another learning rate for biases and norms, 0.0048 against 0.2; here all parameters share one
-# schedule, and loss_scale 0.024 gives these parameters the same steps, because LARS cancels the scale of a weight's loss (but
-# for its share of weight decay).
 # NOTE(departs): The temperature and the lambda of the cross-entropy form are not printed; 0.1 is ours.
 # NOTE(departs): For normalize: features the paper names the covariance of the normalized embeddings; ours is their product
 # over the batch divided by its size, without subtracting a mean again.

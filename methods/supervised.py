@@ -2,7 +2,7 @@
 
     L = cross-entropy(W f(v) + b, label)
 
-Default protocol: ResNet-50, SGD 0.1 x batch / 256, momentum 0.9, weight decay 1e-4, 90 epochs, x0.1 every 30; recipe supervised.
+Default protocol: ResNet-50, SGD 0.1 x batch / 256, momentum 0.9, decay 1e-4, 90 epochs, x0.1 every 30; recipe supervised.
 Should reach 76.5 on ImageNet with ResNet-50 (MoCo v2, 2003.04297, table 1, row "supervised").
 """
 
