@@ -2,7 +2,8 @@
 
 Source: RandAugment (1909.13719); the operations, their ranges and the noise on the magnitude are those of the augmentation
 "rand-m10-n2-mstd0.5" that InfoMin (2005.10243) released, whose `geometric` set leaves out what changes colours, for CMC.
-NOTE(departs): InfoMin's released RandAugment resamples with a filter that is bilinear or bicubic at random; here it is bilinear.
+NOTE(departs): InfoMin's released RandAugment resamples with a filter, bilinear or bicubic, drawn at random; here it is always
+bilinear.
 """
 
 from __future__ import annotations

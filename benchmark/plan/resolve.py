@@ -20,7 +20,7 @@ from benchmark.plan.schema import (
     method_names,
     view_values,
 )
-from benchmark.plan.views import check_view, concerns, misfit, planned_views
+from benchmark.plan.views import added, check_view, concerns, misfit, planned_views, uncut
 from methods.catalogue import CATALOGUE
 
 Path_ = tuple[str, ...]
@@ -83,14 +83,17 @@ def resolve(layers: Iterable[Layer], data: Mapping[str, DataIdentity] | None) ->
     config["data"]["content"] = at_hand.content if at_hand else UNPREPARED
     if at_hand:
         config["data"]["name"] = at_hand.name
+    _unused_view(config, entry, chosen)
     try:
         views = planned_views(nested.get("views", {}), config, entry)
     except ValueError as error:
-        raise InputError(f"{_said_views(layers)}: {error}") from None
+        raise InputError(f"{_last_spoken(layers, 'views')}: {error}") from None
+    if problem := misfit(views, config, entry):
+        raise InputError(f"{_last_spoken(layers, 'views')}: {problem}")
     encoder = CATALOGUE()["encoder"]["fields"]
     patch_size = config["encoder"].get("patch_size", encoder.get("patch_size", {}).get("default", 0))
-    if problem := misfit(views, config, entry, patch_size):
-        raise InputError(f"{_said_views(layers)}: {problem}")
+    if problem := uncut(views, config, patch_size):
+        raise InputError(f"{_last_spoken(layers, 'views', 'encoder')}: {problem}")
     config["views"] = [view_values(view) for view in views]
     if not entry["trains"]:  # nothing of the training can matter to a network that is not trained
         config = {key: config[key] for key in ("method", "version", "data", "encoder")}
@@ -131,14 +134,23 @@ def _check_leaf(path: Path_, value: Any, spec: Spec, layer: Layer, method: str) 
     return check_value(value, inner, path, layer.where)
 
 
-def _said_views(layers: list[Layer]) -> str:
-    """Where the views were last spoken of, or else the encoder that sees them."""
-    for section in ("views", "encoder"):
-        for layer in reversed(layers):
+def _last_spoken(layers: list[Layer], *sections: str) -> str:
+    """Where one of the sections was last spoken of; within a layer the first of them."""
+    for layer in reversed(layers):
+        for section in sections:
             for path in layer.values:
                 if path[0] == section:
                     return layer.where(path)
     return layers[0].where(())
+
+
+def _unused_view(config: dict[str, Any], entry: dict[str, Any], chosen: dict[Path_, tuple[Any, Layer]]) -> None:
+    """A row that speaks of a view which its method's switches do not add."""
+    for path, (_, layer) in chosen.items():
+        if path[:2] == ("views", "added") and layer.explicit and not list(added(config, entry)):
+            switches = [key for key, field in entry["config"]["fields"].items() if "adds" in field]
+            said = " and ".join(f"'{key}: {shown(config.get(key))}'" for key in switches)
+            raise InputError(f"{layer.where(path)}: contradicts {said}, which adds no view; drop one of them")
 
 
 def _contradictions(method: str, nested: dict[str, Any], spec: Spec, chosen: dict[Path_, tuple[Any, Layer]]) -> None:

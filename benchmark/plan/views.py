@@ -43,8 +43,8 @@ def check_view(path: Path_, value: Any, method: str, entry: dict[str, Any], wher
                 f"{where(path)}: unknown recipe '{value}'; allowed: {', '.join(RECIPES)}{nearest(str(value), RECIPES)}"
             )
         return value
-    if path == ("views", "crops"):
-        return _crops(path, value, where)
+    if path[:2] == ("views", "crops"):
+        return _crops(path[:2], value if len(path) == 2 else None, where)
     if path == ("views", "modalities"):
         return check_value(value, {"type": "names", "choices": list(get_args(Channels))}, path, where)
     if len(path) == 3 and path[1] in _SECTIONS:
@@ -57,15 +57,19 @@ def check_view(path: Path_, value: Any, method: str, entry: dict[str, Any], wher
 def _crops(path: Path_, value: Any, where: Where) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not all(isinstance(group, dict) for group in value):
         raise InputError(f"{where(path)}: expected a list of entries such as {{count: 6, size: 96, scale: [0.05, 0.14]}}")
-    for group in value:
-        for key in group:
-            field_of({"fields": _CROP}, (*path, str(key)), lambda _: where(path))
-        for key in _CROP:
-            if key not in group:
-                raise InputError(f"{where(path)}: an entry lacks '{key}'; each has count, size and scale")
-        if group["count"] == 0:
-            raise InputError(f"{where(path)}: an entry has a count of 0; drop it")
-    return [{key: check_value(group[key], _CROP[key], (*path, key), lambda _: where(path)) for key in _CROP} for group in value]
+    return [_crop(path, group, f"{where(path)} > [{number}]") for number, group in enumerate(value)]
+
+
+def _crop(path: Path_, group: dict[str, Any], at: str) -> dict[str, Any]:
+    for key in group:
+        field_of({"fields": _CROP}, (*path, str(key)), lambda _: f"{at} > {key}")
+    for key in _CROP:
+        if key not in group:
+            raise InputError(f"{at}: lacks '{key}'; each entry has count, size and scale")
+    checked = {key: check_value(group[key], _CROP[key], (*path, key), lambda _: f"{at} > {key}") for key in _CROP}  # noqa: B023
+    if checked["count"] == 0:
+        raise InputError(f"{at} > count: is 0; drop the entry")
+    return checked
 
 
 def planned_views(said: dict[str, Any], config: dict[str, Any], entry: dict[str, Any]) -> list[ViewConfig]:
@@ -82,7 +86,7 @@ def planned_views(said: dict[str, Any], config: dict[str, Any], entry: dict[str,
     elif said.get("local"):
         raise ValueError("views.local are settings of smaller crops, and there are none; say views.crops")
     views += [replace(view, channels=space, same_draws=True) for view in views for space in said.get("modalities", [])]
-    for number, name in enumerate(_added(config, entry)):
+    for number, name in enumerate(added(config, entry)):
         if name == entry["recipe"]:  # views of the row's own law, in turn
             views.append((first, second)[number % 2])
         else:
@@ -90,13 +94,13 @@ def planned_views(said: dict[str, Any], config: dict[str, Any], entry: dict[str,
     return views
 
 
-def misfit(views: list[ViewConfig], config: dict[str, Any], entry: dict[str, Any], patch_size: int) -> str | None:
-    """What the method, its encoder or the size of the views cannot do with them. patch_size: of the encoder if it is a ViT."""
+def misfit(views: list[ViewConfig], config: dict[str, Any], entry: dict[str, Any]) -> str | None:
+    """What the method or the size of the views cannot do with them."""
     method, image_size = config["method"], config["data"]["image_size"]
     own = [view for view in views if not view.same_draws]
     if len({view.channels for view in own}) > 1:
         return f"the views of a method share their channels, found {' and '.join(view.channels for view in own)}"
-    whole = len(views) - len(list(_added(config, entry)))
+    whole = len(views) - len(list(added(config, entry)))
     for number, view in enumerate(views):
         if view.same_draws and not (entry["modalities"] and number):
             return f"method '{method}' takes no two views of the same draws; drop same_draws"
@@ -106,13 +110,16 @@ def misfit(views: list[ViewConfig], config: dict[str, Any], entry: dict[str, Any
             return f"method '{method}' takes views in patches; say views.both.patch_grid"
         if problem := view.misfit(image_size):
             return problem
-    if config["encoder"]["name"].startswith("vit"):
-        sides = {view.patch_size if view.patch_grid else view.size or image_size for view in views} | {image_size}
-        for side in sorted(sides):
-            if side % patch_size:
-                return (
-                    f"views of {side} pixels cannot be cut into patches of {patch_size}; change encoder.patch_size or the views"
-                )
+    return None
+
+
+def uncut(views: list[ViewConfig], config: dict[str, Any], patch_size: int) -> str | None:
+    """What a ViT of this patch_size cannot cut: views, or the images that are evaluated."""
+    image_size = config["data"]["image_size"]
+    sides = {view.patch_size if view.patch_grid else view.size or image_size for view in views} | {image_size}
+    for side in sorted(sides):
+        if config["encoder"]["name"].startswith("vit") and side % patch_size:
+            return f"views of {side} pixels cannot be cut into patches of {patch_size}; change encoder.patch_size or the views"
     return None
 
 
@@ -121,7 +128,7 @@ def _view(values: dict[str, Any]) -> ViewConfig:
     return view
 
 
-def _added(config: dict[str, Any], entry: dict[str, Any]) -> Iterator[str]:
+def added(config: dict[str, Any], entry: dict[str, Any]) -> Iterator[str]:
     """Recipes whose first views the method's switches add."""
     for key, field in entry["config"]["fields"].items():
         value = config.get(key, field.get("default"))

@@ -7,6 +7,7 @@ spread of a broken switch lies apart from the whole method's on every seed.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,20 +15,23 @@ import pytest
 import torch
 
 from methods import METHODS, load
+from tests.methods import learning
 from tests.methods.learning import LESSONS, Outcome, learn
 
-SEEDS = (0, 1)
+SEEDS = (0, 1, 2)
 # Points of kNN top-1 over the untrained encoder: the mean of the seeds, and each of them.
-MEAN_GAIN, EACH_GAIN = 4.0, 1.5
+MEAN_GAIN, EACH_GAIN = 4.0, 2.0
 # Does not come off the ground in a few hundred steps on 2,000 drawn images: why, in a sentence.
 NOT_HERE = {
-    "cmc": "lightness and colour of one crop share place and size, which tell images apart and are not the class",
+    "cmc": "lightness and colour of one crop share place, size and background, which tell images apart and are not the class",
     "random": "is not trained",
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
+@pytest.fixture(autouse=True, scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> None:
+    base = tmp_path_factory.getbasetemp()  # with pytest-xdist, beside those of the other processes
+    learning.CACHE[:] = [(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shapes"]
     torch.set_num_threads(1)
 
 
@@ -36,6 +40,7 @@ def test_every_method_has_a_lesson_or_a_reason() -> None:
     assert all(load(name).TRAINS for name in LESSONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(LESSONS))
 def test_it_learns(name: str) -> None:
     outcomes = [learn(name, seed) for seed in SEEDS]
@@ -45,9 +50,17 @@ def test_it_learns(name: str) -> None:
     assert all(outcome.std > 0.3 for outcome in outcomes), f"{name} has collapsed"
 
 
+# A batch norm at a projector's end keeps its outputs apart for longer than these runs last: without it a collapse is quick.
+BESIDE: dict[str, dict[str, Any]] = {"simsiam": {"projector": learning.HEAD}}
+
+
 @functools.cache
 def whole(name: str, seed: int) -> Outcome:
-    return learn(name, seed, epochs=4, evaluate=False)
+    return _briefly(name, seed, {})
+
+
+def _briefly(name: str, seed: int, changed: dict[str, Any]) -> Outcome:
+    return learn(name, seed, epochs=4, evaluate=False, **(BESIDE.get(name, {}) | changed))
 
 
 Sees = Callable[[Outcome, Outcome], bool]
@@ -65,7 +78,7 @@ def one_prototype(broken: Outcome, healthy: Outcome) -> bool:
 
 def all_prototypes_alike(broken: Outcome, healthy: Outcome) -> bool:
     """The targets say nothing: their entropy is log K, K = 256, and the student has nothing to learn from them."""
-    return broken.logs["teacher_entropy"][-1] > 5.5 > healthy.logs["teacher_entropy"][-1] and broken.std < 0.2
+    return broken.logs["teacher_entropy"][-1] > 5.53 and healthy.logs["teacher_entropy"][-1] < 5.2
 
 
 def one_cluster(broken: Outcome, healthy: Outcome) -> bool:
@@ -88,7 +101,7 @@ BREAKS: list[tuple[str, dict[str, Any], Sees]] = [
     ("vicreg", {"variance": 0.0}, one_point),
     ("barlow", {"terms": "invariance"}, redundant),
     ("dino", {"balance": "none"}, one_prototype),
-    ("dino", {"teacher_temperature": 0.1, "warmup_temperature": 0.1}, all_prototypes_alike),
+    ("dino", {"teacher_temperature": 0.2, "warmup_temperature": 0.2}, all_prototypes_alike),
     ("swav", {"sinkhorn_iterations": 0}, one_cluster),
 ]
 
@@ -98,7 +111,7 @@ BREAKS: list[tuple[str, dict[str, Any], Sees]] = [
     [pytest.param(*b, id=f"{b[0]}, {', '.join(f'{k}: {v}' for k, v in b[1].items())}") for b in BREAKS],
 )
 def test_a_broken_switch_is_seen_in_the_telemetry(name: str, changed: dict[str, Any], sees: Sees) -> None:
-    for seed in SEEDS:
-        healthy, broken = whole(name, seed), learn(name, seed, epochs=4, evaluate=False, **changed)
+    for seed in SEEDS[:2]:
+        healthy, broken = whole(name, seed), _briefly(name, seed, changed)
         last = {key: (values[-1], healthy.logs[key][-1]) for key, values in broken.logs.items()}
         assert sees(broken, healthy), f"seed {seed}: std {broken.std}, {healthy.std}; cosine {broken.cosine}; {last}"

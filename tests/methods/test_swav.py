@@ -202,7 +202,9 @@ def test_prototypes_are_unit_vectors_and_frozen_at_first() -> None:
     optimizer = torch.optim.SGD(method.parameters(), lr=1.0)
     before = method.prototypes.detach().clone()
     for k in range(4):
-        torch.testing.assert_close(method.prototypes.norm(dim=1), torch.ones(PROTOTYPES, dtype=torch.float64), rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            method.prototypes.norm(dim=1), torch.ones(PROTOTYPES, dtype=torch.float64), rtol=0, atol=1e-6
+        )
         step = Step(k, 10, 0)
         optimizer.zero_grad()
         method.loss(crops(), NOBODY, NOBODY, step)[0].backward()
