@@ -40,7 +40,7 @@ class ContrastiveConfig:
     projector: HeadConfig = _HEAD
     predictor: HeadConfig = field(default=_HEAD, metadata={"matches": {"out": "projector"}})
     predict: bool = field(default=True, metadata={"governs": {"false": ["predictor"]}})
-    queue: int = 65536
+    queue: int = field(default=65536, metadata={"at_least": "batch_size"})
     temperature: float = 0.2
     target_ema: float = 0.996
 
@@ -67,6 +67,8 @@ class Contrastive(Method):
 
     def __init__(self, config: ContrastiveConfig, encoder: EncoderConfig, setting: Setting) -> None:
         super().__init__(config, encoder, setting)
+        if config.queue < setting.batch_size:
+            raise ValueError(f"queue is {config.queue}, it must hold at least a batch of {setting.batch_size}")
         width = out_dim(self.dim, config.projector)
         self.projector = mlp(self.dim, config.projector)
         self.predictor = predictor_mlp(width, config.predictor) if config.predict else nn.Identity()

@@ -12,7 +12,7 @@ z' runs over all patches of all images of the batch, those of the same image inc
 
 Protocol: ResNet-101 v2 without batch norm, third stage, mean over space; 7 x 7 patches of 64 of a 256 image, 32 apart; Adam,
 lr 2e-4, batch 16 on each of 32 GPUs; recipe cpc. Linear evaluation of the mean over the grid of z.
-Should reach, ImageNet linear top-1 with that ResNet-101: 48.7 (table 3); top-5 73.6 (table 4).
+Should reach, ImageNet linear top-1 with ResNet-101 v2: 48.7 (table 3); top-5 73.6 (table 4).
 Switches, and where their rows are printed (the paper ablates steps and negatives for audio only, in table 2):
     steps                              section 3.2: "up to five rows"
     skip, target, scale, directions, context_norm, grid, overlap: see methods.cpcv2, whose ablations they are

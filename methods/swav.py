@@ -72,7 +72,7 @@ class SwAVConfig:
     sinkhorn_iterations: int = 3
     codes: Literal["soft", "hard"] = "soft"
     stop_gradient: bool = field(default=True, metadata={"needs": {"false": {"codes": "soft"}}})
-    queue: int = field(default=0, metadata={"governs": {"0": ["queue_epoch"]}})
+    queue: int = field(default=0, metadata={"governs": {"0": ["queue_epoch"]}, "at_least": "batch_size"})
     queue_epoch: int = 15
     freeze_steps: int = 313
     predict: bool = field(default=False, metadata={"governs": {"false": ["predictor"]}})

@@ -135,12 +135,13 @@ def _check_leaf(path: Path_, value: Any, spec: Spec, layer: Layer, method: str) 
 
 
 def _last_spoken(layers: list[Layer], *sections: str) -> str:
-    """Where one of the sections was last spoken of; within a layer the first of them."""
-    for layer in reversed(layers):
-        for section in sections:
-            for path in layer.values:
-                if path[0] == section:
-                    return layer.where(path)
+    """Where one of the sections was last spoken of, within a layer the first of them; else where the images were."""
+    for wanted in (sections, ("data",)):
+        for layer in reversed(layers):
+            for section in wanted:
+                for path in layer.values:
+                    if path[0] == section:
+                        return layer.where(path)
     return layers[0].where(())
 
 

@@ -61,12 +61,15 @@ def _crops(path: Path_, value: Any, where: Where) -> list[dict[str, Any]]:
 
 
 def _crop(path: Path_, group: dict[str, Any], at: str) -> dict[str, Any]:
+    def where(path: Path_) -> str:
+        return f"{at} > {path[-1]}"
+
     for key in group:
-        field_of({"fields": _CROP}, (*path, str(key)), lambda _: f"{at} > {key}")
+        field_of({"fields": _CROP}, (*path, str(key)), where)
     for key in _CROP:
         if key not in group:
             raise InputError(f"{at}: lacks '{key}'; each entry has count, size and scale")
-    checked = {key: check_value(group[key], _CROP[key], (*path, key), lambda _: f"{at} > {key}") for key in _CROP}  # noqa: B023
+    checked = {key: check_value(group[key], _CROP[key], (*path, key), where) for key in _CROP}
     if checked["count"] == 0:
         raise InputError(f"{at} > count: is 0; drop the entry")
     return checked

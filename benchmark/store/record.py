@@ -104,7 +104,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def divergence(record: dict[str, Any]) -> str:
-    """What a record, or its `diverged` alone, says of a loss that was not finite; records of older versions say nothing more.
+    """What a record, or its `diverged` alone, says of numbers that were not finite; records of older versions say no more.
 
     A gradient's norm that was not finite either is null in a record.
     """
@@ -112,6 +112,8 @@ def divergence(record: dict[str, Any]) -> str:
     if "step" not in found:
         return "the loss was not finite"
     words = f"the loss was not finite at step {found['step']}"
+    if found.get("what") == "features":
+        words = f"the features were not finite after the last step, {found['step']}"
     if found["layer"] is None:
         return words
     norm = found["gradient_norm"]

@@ -4,9 +4,9 @@ With gradient g, weights w, weight decay b, rate r, trust eta, momentum m, the v
 trust ratio divides by, and whether the velocity holds the rate (which matters when the rate changes):
 
     paper     (You et al., 1708.03888, algorithm 1)   l = eta |w| / (|g| + b |w|)   v = m v + r l (g + b w)   w = w - v
-    google    (SimCLR's code)                         l = eta |w| / |g + b w|       v = m v + r l (g + b w)   w = w - v
-    facebook  (Barlow Twins', VICReg's, MoCo v3's)    l = eta |w| / |g + b w|       v = m v + l (g + b w)     w = w - r v
-    apex      (SwAV's; timm)                          l = eta |w| / (|g| + b |w|)   v = m v + l (g + b w)     w = w - r v
+    google    (SimCLR)                                l = eta |w| / |g + b w|       v = m v + r l (g + b w)   w = w - v
+    facebook  (BYOL, Barlow Twins, VICReg, MoCo v3)   l = eta |w| / |g + b w|       v = m v + l (g + b w)     w = w - r v
+    apex      (SwAV; timm)                            l = eta |w| / (|g| + b |w|)   v = m v + l (g + b w)     w = w - r v
 
 Parameters that are not adapted have l = 1.
 """
@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 
-# NOTE(departs): SimCLR, SwAV, Barlow Twins, VICReg and MoCo v3 all cite LARS (1708.03888), but the released codes compute
+# NOTE(departs): SimCLR, BYOL, SwAV, Barlow Twins, VICReg and MoCo v3 all cite LARS (1708.03888), but the released codes compute
 # three different updates, none of which is the paper's algorithm 1; optimizer.lars chooses among google (SimCLR), facebook
-# (Barlow Twins, VICReg, MoCo v3), apex (SwAV) and paper, and its default is apex, in timm's implementation.
+# (BYOL, Barlow Twins, VICReg, MoCo v3), apex (SwAV) and paper, and its default is apex, in timm's implementation.
 # NOTE(departs): A bias or norm scale that a code exempts from weight decay but adapts, or the other way round, cannot be told
 # apart here: optimizer.exclude_bias_and_norm does both.
 class Lars(torch.optim.Optimizer):

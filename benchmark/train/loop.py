@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -32,17 +32,24 @@ LOG_POINTS = 50  # lines of metrics.jsonl for a whole training, at least (at mos
 
 
 class Diverged(Exception):
-    """The loss was not finite at `step`. layer, gradient_norm: the parameter with the largest gradient (after clipping) at the
-    step before, or at this one if it is the first; one whose gradient was not finite comes first. None: nothing is known."""
+    """The loss was not finite at `step`, or the features after that many, the last. layer, gradient_norm: the parameter with
+    the largest gradient (after clipping) at the step before, or at this one if it is the first; one whose gradient was not
+    finite comes first. None: nothing is known."""
 
-    def __init__(self, step: int, gradient_norm: float | None = None, layer: str | None = None) -> None:
-        self.step, self.gradient_norm, self.layer = step, gradient_norm, layer
+    def __init__(
+        self,
+        step: int,
+        gradient_norm: float | None = None,
+        layer: str | None = None,
+        what: Literal["loss", "features"] = "loss",
+    ) -> None:
+        self.step, self.gradient_norm, self.layer, self.what = step, gradient_norm, layer, what
         super().__init__(divergence(self.found))
 
     @property
     def found(self) -> dict[str, Any]:
         """What a record says of it."""
-        return {"step": self.step, "gradient_norm": self.gradient_norm, "layer": self.layer}
+        return {"what": self.what, "step": self.step, "gradient_norm": self.gradient_norm, "layer": self.layer}
 
 
 def largest_gradient(model: torch.nn.Module) -> tuple[str, float] | None:
@@ -159,6 +166,7 @@ class Training:
                     last_saved = time.monotonic()
                     if self.stop.wanted:
                         raise Stopped(self.stop.reason)
+        self._check_features()
         seconds = self.seconds_before + time.monotonic() - started
         self.save(seconds)
         images = self.total * self.config["batch_size"]
@@ -238,6 +246,17 @@ class Training:
             loss.backward()
         layer, norm = largest_gradient(self.method) or (None, None)
         return Diverged(self.step, norm, layer)
+
+    @torch.no_grad()
+    def _check_features(self) -> None:
+        """No loss follows the last step, so what it did to the network is seen in some features, before evaluation trips."""
+        if self.images is None:
+            return
+        images, _ = next(iter(self.images))
+        self.method.eval()
+        if not all(torch.isfinite(found).all() for found in (self.method.features(images), self.method.project(images))):
+            layer, norm = largest_gradient(self.method) or (None, None)
+            raise Diverged(self.step, norm, layer, "features")
 
     def save(self, seconds: float) -> None:
         """Write the checkpoint unless another process has taken the cell over."""

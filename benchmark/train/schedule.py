@@ -22,6 +22,8 @@ def batch_scale(optimizer: dict[str, Any], batch_size: int) -> float:
     return math.sqrt(batch_size) if optimizer.get("scale_rule") == "sqrt" else batch_size / 256
 
 
+# NOTE(departs): The released codes of SimCLR, BYOL, Barlow Twins and VICReg begin their warm-up with a step of rate 0, which
+# trains nothing; here the first step has the rate of their second, and the peak comes one step earlier.
 def learning_rate(
     step: int,
     total: int,

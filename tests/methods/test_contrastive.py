@@ -131,3 +131,7 @@ def test_wrong_settings_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             build(**settings)
+    config = ContrastiveConfig(projector=HEAD, predictor=HEAD, queue=12)
+    Contrastive(config, ENCODER, Setting(batch_size=12))
+    with pytest.raises(ValueError, match="queue is 12, it must hold at least a batch of 13"):
+        Contrastive(config, ENCODER, Setting(batch_size=13))

@@ -132,11 +132,15 @@ def test_a_vit_sees_whole_patches(tmp_path):
         ("method: byol, views.added.size: 3", "views.added.size: method 'byol' takes no views of that kind"),
         ("method: crops, views.crops: 3", "expected a list of entries such as"),
         ("method: crops, views.crops: [3]", "expected a list of entries such as"),
-        ("method: crops, views.crops: [{count: 2, size: 32}]", "an entry lacks 'scale'; each has count, size and scale"),
-        ("method: crops, views.crops: [{number: 2}]", "unknown key; allowed here: count, scale, size"),
+        ("method: crops, views.crops: [{count: 2, size: 32}]", "views.crops > [0]: lacks 'scale'; each entry has"),
+        ("method: crops, views.crops: {count: 2, size: 32, scale: [1, 1]}", "views > crops: expected a list of entries"),
+        ("method: crops, views.crops: [{number: 2}]", "[0] > number: unknown key; allowed here: count, scale, size"),
         ("method: crops, views.crops: [{count: two, size: 8, scale: [1, 1]}]", "expected a whole number, found the text 'two'"),
-        ("method: crops, views.crops: [{count: 0, size: 8, scale: [1, 1]}]", "a count of 0; drop it"),
-        ("method: crops, views.crops: [{count: 2, size: -8, scale: [1, 1]}]", "must not be negative"),
+        ("method: crops, views.crops: [{count: 0, size: 8, scale: [1, 1]}]", "[0] > count: is 0; drop the"),
+        (
+            "method: crops, views.crops: [{count: 2, size: 32, scale: [1, 1]}, {count: 2, size: -8, scale: [1, 1]}]",
+            "views.crops > [1] > size: must not be negative, found -8",
+        ),
         ("method: crops, views.crops: [{count: 2, size: 8, scale: [0, 1]}]", "0 < low <= high"),
         ("method: crops, views.crops: [{count: 2, size: 8, scale: [0.5, 2]}]", "areas are fractions of the image"),
         (
@@ -164,6 +168,10 @@ def test_a_vit_sees_whole_patches(tmp_path):
             "method: crops, encoder: {name: vit_tiny, patch_size: 12}, " + CROPS,
             "views of 16 pixels cannot be cut into patches of 12; change encoder.patch_size or the views",
         ),
+        (
+            "method: puzzle, jigsaw: false, views.added.size: 33",
+            "views.added.size: contradicts 'jigsaw: false', which adds no view; drop one of them",
+        ),
         ("method: random, encoder: {name: vit_tiny, patch_size: 5}", "views of 32 pixels cannot be cut into patches of 5"),
         ("method: queued, queue: 31", "rows > row > queue: queue is 31, but must be at least batch_size, 32"),
         ("method: queued, batch_size: 65", "rows > row > batch_size: queue is 64, but must be at least batch_size, 65"),
@@ -189,6 +197,26 @@ def test_what_cannot_be_meant_is_said_in_one_sentence(tmp_path, row, words):
         views(tmp_path, f"{{{row}}}")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value) and "s.yaml:4" in str(caught.value)
+
+
+def test_patches_that_do_not_fit_are_said_where_the_row_says_its_encoder(tmp_path):
+    """Not where its profile happens to speak of views."""
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "question: q\nbase: {data: {image_size: 32}}\nrows:\n  r: {method: byol, encoder: {name: vit_tiny, patch_size: 7}}\n"
+        "profiles: {smoke: {set: {views.both: {hue: 0.1}}}}\n"
+    )
+    with pytest.raises(InputError, match=r"s.yaml:4: rows > r > encoder > name: views of 32 pixels cannot be cut"):
+        load_sweep(path)
+
+
+def test_a_profile_may_speak_of_views_that_some_rows_do_not_add(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "question: q\nbase: {data: {image_size: 32}}\nrows:\n  r: {method: puzzle, jigsaw: false}\n"
+        "profiles: {smoke: {set: {views.added: {size: 33}}}}\n"
+    )
+    assert len(load_sweep(path).expand("smoke")[0].cells[0].config["views"]) == 2
 
 
 def test_a_queue_that_is_not_used_may_be_short(tmp_path):

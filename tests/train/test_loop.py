@@ -57,6 +57,9 @@ class Probe(Method):
         factor = float("nan") if step.step == self.breaks_at else 1.0
         return (out**2).mean() * factor, {"size": out.detach().abs().mean()}
 
+    def features(self, images):
+        return self.encoder(images.mean(dim=(2, 3)))
+
     def after_backward(self, step):
         self.calls.append(f"backward {step.step}")
         assert self.head.weight.grad is not None
@@ -212,6 +215,24 @@ def test_a_loss_that_is_not_finite_names_step_and_layer(tmp_path, at):
         assert f"the loss was not finite at step 3; the largest gradient, of norm {found['gradient_norm']:.3g}" in str(
             caught.value
         )
+
+
+def test_a_last_step_that_breaks_the_network_is_a_divergence_too(tmp_path):
+    """No loss follows it: without a look at the features the cell would count as done, and its evaluation would fail."""
+    run = training(tmp_path, probe())
+    whole, original = EPOCHS * BATCHES, run.method.after_step
+
+    def after_step(step):
+        original(step)
+        if step.step == whole - 1:
+            run.method.encoder.bias.data.fill_(float("inf"))
+
+    run.method.after_step = after_step
+    with pytest.raises(Diverged, match=f"the features were not finite after the last step, {whole}; the largest") as caught:
+        run.run()
+    found = caught.value.found
+    assert (found["what"], found["step"]) == ("features", whole) and found["layer"] is not None
+    assert not (tmp_path / "checkpoint.pt").exists()
 
 
 def test_a_gradient_that_is_not_finite_is_named_first():
