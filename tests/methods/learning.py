@@ -34,6 +34,7 @@ VIEW = ViewConfig(
     crop_scale=(0.6, 1.0), jitter_prob=1.0, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.4, grayscale_prob=0.3
 )
 MILD = replace(VIEW, crop_scale=(0.4, 1.0), jitter_prob=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.2)
+LAB = replace(VIEW, channels="lab", brightness=0.4, contrast=0.4, hue=0.5, grayscale_prob=0.0)
 # The colours of a patch are its own: those of the image would tell which patches belong together.
 PATCHES = replace(
     VIEW, order=("crop", "flip"), patch_order=("jitter", "grayscale"), patch_grid=3, patch_size=12, patch_stride=6
@@ -58,6 +59,14 @@ _PATCHED = {"grid": 3, "overlap": 0.5, "steps": 2, "context_blocks": 2, "context
 LESSONS: dict[str, Lesson] = {
     "barlow": Lesson({"projector": _THREE}, (MILD, MILD)),
     "byol": Lesson({"projector": HEAD, "predictor": HEAD, "target_ema": 0.9}, lr=0.2, sgd=True),
+    # The colours of an image drawn anew each time: as they are, they and the place tell images apart, which is not the class.
+    "cmc": Lesson(
+        {
+            "projector": replace(LINEAR, norm="batch", final_norm=True), "loss": "softmax", "negatives": 512,
+            "temperature": 0.1, "evaluate": "first",
+        },
+        (LAB,), epochs=30,
+    ),
     "contrastive": Lesson({"projector": HEAD, "predictor": HEAD, "queue": 512, "target_ema": 0.9}, lr=1e-3),
     "cpc": Lesson(_PATCHED, (PATCHES,), lr=2e-3),
     "cpcv2": Lesson({**_PATCHED, "skip": 0, "target": 64}, (PATCHES,), lr=2e-3, epochs=4),
@@ -87,7 +96,8 @@ LESSONS: dict[str, Lesson] = {
     "simclrv2": Lesson({"projector": replace(_NORMED, layers=3), "queue": 512}),
     "simsiam": Lesson({"projector": replace(_NORMED, layers=3), "predictor": replace(HEAD, hidden=32)}, lr=0.1, sgd=True),
     "supervised": Lesson({}, (VIEW,), epochs=6),
-    "swav": Lesson({"projector": HEAD, "prototypes": 32, "freeze_steps": 10}),
+    # The plateau of equal codes, of which the released code warns, is left for certain with a sharper epsilon.
+    "swav": Lesson({"projector": HEAD, "prototypes": 32, "freeze_steps": 10, "epsilon": 0.02}, epochs=12),
     "vicreg": Lesson({"projector": _THREE}, (MILD, MILD)),
 }  # fmt: skip
 
