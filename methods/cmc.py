@@ -163,10 +163,9 @@ class CMC(Method):
         z = self._projections(torch.cat(views, dim=1))  # M of B x d
         negatives = drawn_negatives(index, n, config.negatives, self.setting.seed, step)
         places = torch.cat([index.unsqueeze(1), negatives], dim=1)  # B x (1 + m), the same for all directions
-        rows = [bank.rows[places] for bank in self.banks]  # M of B x (1 + m) x d
         losses, ratios = [], []
         for (a, b), partition in zip(self.directions, self.partitions, strict=True):
-            scores = bank_scores(z[a], rows[b], config.temperature)
+            scores = bank_scores(z[a], self.banks[b].rows, places, config.temperature)
             if config.loss == "softmax":
                 losses.append(first_of(scores))
                 continue

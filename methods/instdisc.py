@@ -42,6 +42,7 @@ from methods.memory import MemoryBank
 from methods.telemetry import pair_cosine, std_ratio
 
 _HEAD = HeadConfig(layers=1, out=128)
+_WHOLE = 32  # times the drawn rows: up to this size a memory is scored as a whole
 _NO_NOISE = ["negatives", "z_batches"]
 _NO_BANK = [*_NO_NOISE, "momentum", "temperature", "proximal"]
 
@@ -92,9 +93,16 @@ def drawn_negatives(index: Tensor, images: int, count: int, seed: int, step: Ste
 
 
 @full_precision
-def bank_scores(z: Tensor, rows: Tensor, tau: float) -> Tensor:  # B x d, B x k x d -> B x k
-    """v.f / tau, z being f before normalization, of rows of a memory bank."""
-    return (rows @ F.normalize(z, dim=1).unsqueeze(2)).squeeze(2) / tau
+def bank_scores(z: Tensor, rows: Tensor, places: Tensor, tau: float) -> Tensor:  # B x d, n x d, B x k -> B x k
+    """v.f / tau, z being f before normalization, of the rows of a memory at `places`.
+
+    Scoring the whole memory is one product of matrices, and several times faster than moving B k rows of it about, as long
+    as it is not very much larger than what is drawn.
+    """
+    f = F.normalize(z, dim=1)
+    if len(rows) <= _WHOLE * places.shape[1]:
+        return (f @ rows.T).gather(1, places) / tau
+    return (rows[places] @ f.unsqueeze(2)).squeeze(2) / tau
 
 
 @full_precision
@@ -214,7 +222,7 @@ class InstDisc(Method):
             return full_softmax(z, self.bank.rows, index, config.temperature)
         negatives = drawn_negatives(index, n, config.negatives, self.setting.seed, step)
         places = torch.cat([index.unsqueeze(1), negatives], dim=1)  # B x (1 + m)
-        scores = bank_scores(z, self.bank.rows[places], config.temperature)
+        scores = bank_scores(z, self.bank.rows, places, config.temperature)
         if config.softmax == "sampled":
             return first_of(scores)
         log_z, now = self.partition(scores[:, 1:])

@@ -31,7 +31,7 @@ def show(record: Mapping[str, Any], console: Console) -> None:
         )  # fmt: skip
     console.print(table)
     for bench, subject in sorted(beside):
-        if found := alone.get((bench, subject)):
+        if (found := alone.get((bench, subject))) and found["detail"]:
             console.print(escape(f"{bench}, {subject}: {found['detail']}"), style="dim")
     for line in results:
         if line["unit"] == "MiB":

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmark.bench.step_minimal import BANK, HIDDEN, NEGATIVES, OUT, PROTOTYPES, QUEUE, Loop, frozen, mlp, move, unit
+from benchmark.bench.step_minimal import BANK, HIDDEN, NEGATIVES, OUT, PROTOTYPES, QUEUE, Loop, frozen, mlp, move, times, unit
 from methods.encoders import EncoderConfig, build_encoder
 
 GRID, STEPS, CONTEXT, BLOCKS = 3, 2, 64, 2
@@ -19,7 +19,7 @@ def contrastive(encoder: nn.Module, dim: int) -> Loop:
     slow, queue, place, fresh = frozen(net), unit(torch.randn(QUEUE, OUT)), [0], list[Tensor]()
 
     def contrast(q: Tensor, k: Tensor) -> Tensor:
-        logits = torch.cat([(q * k).sum(dim=1, keepdim=True), q @ queue.T], dim=1) / 0.2
+        logits = torch.cat([(q * k).sum(dim=1, keepdim=True), times(q, queue.T)], dim=1) / 0.2
         return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long))
 
     def loss(views: list[Tensor], index: Tensor, labels: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def cmc(encoder: nn.Module, dim: int) -> Loop:
         chosen = torch.cat([index[:, None], torch.randint(BANK, (len(index), NEGATIVES))], dim=1)
         total, noise = torch.zeros(()), NEGATIVES / BANK
         for a, constant in enumerate(constants):
-            scores = torch.exp(torch.bmm(banks[1 - a][chosen], z[a][:, :, None]).squeeze(2) / 0.07)
+            scores = torch.exp(times(banks[1 - a][chosen], z[a][:, :, None]).squeeze(2) / 0.07)
             if constant == 0:
                 constant.copy_(scores.detach().mean() * BANK)
             p = scores / constant
@@ -88,7 +88,7 @@ def cpc(encoder: nn.Module, dim: int) -> Loop:
         places = torch.arange(n * GRID * GRID).view(n, GRID, GRID)
         for k, w in enumerate(maps, start=1):
             predicted = w(c[:, :, :-k]).permute(0, 2, 3, 1).reshape(-1, dim).float()
-            total = total + F.cross_entropy(predicted @ everything.T, places[:, k:].flatten())
+            total = total + F.cross_entropy(times(predicted, everything.T), places[:, k:].flatten())
         return total
 
     return Loop([encoder, context, maps], loss)
@@ -114,7 +114,7 @@ def deepclusterv2(encoder: nn.Module, dim: int) -> Loop:
         z = unit(net(torch.cat(views)))
         fresh.extend([index, z.detach()])
         targets = clusters[:, index].repeat(1, 2)
-        return torch.stack([F.cross_entropy(z @ c.T / 0.1, t) for c, t in zip(centroids, targets, strict=True)]).mean()
+        return torch.stack([F.cross_entropy(times(z, c.T) / 0.1, t) for c, t in zip(centroids, targets, strict=True)]).mean()
 
     def after() -> None:
         index, z = fresh
@@ -130,7 +130,7 @@ def infomin(encoder: nn.Module, dim: int) -> Loop:
     slow, queue, place, fresh = frozen(net), unit(torch.randn(QUEUE, OUT)), [0], list[Tensor]()
 
     def contrast(q: Tensor, k: Tensor) -> Tensor:
-        logits = torch.cat([(q * k).sum(dim=1, keepdim=True), q @ queue.T], dim=1) / 0.15
+        logits = torch.cat([(q * k).sum(dim=1, keepdim=True), times(q, queue.T)], dim=1) / 0.15
         return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long))
 
     def loss(views: list[Tensor], index: Tensor, labels: Tensor) -> Tensor:

@@ -56,13 +56,15 @@ def run(effort: Effort, announce: Announce) -> Outcome:
     """Every method that has a minimal loop."""
     outcome = Outcome()
     torch.set_num_threads(cores())
+    detail = _told(effort)  # said once, it is the same for all
     for name in sorted(MINIMAL):
         announce(f"step of {name}")
-        outcome.add(one(name, effort))
+        outcome.add(one(name, effort, detail))
+        detail = ""
     return outcome
 
 
-def one(name: str, effort: Effort) -> Outcome:
+def one(name: str, effort: Effort, detail: str = "") -> Outcome:
     """One method beside all its peers."""
     outcome, bench = Outcome(), f"step of {name}"
     steps = {"ours": _ours(name, effort), LEAST: _looped(name, MINIMAL[name], effort)}
@@ -75,7 +77,7 @@ def one(name: str, effort: Effort) -> Outcome:
     times = _turns(steps, effort)
     ours = times.pop("ours")
     for peer, theirs in times.items():
-        outcome.results.append(measured(bench, peer, UNIT, theirs, detail=_told(effort) if peer == LEAST else ""))
+        outcome.results.append(measured(bench, peer, UNIT, theirs, detail=detail if peer == LEAST else ""))
         least = 1 / _LONGER if peer == LEAST else _NOT_SLOWER[peer]
         outcome.results.append(_beside(bench, ours, peer, theirs, least))
     return outcome

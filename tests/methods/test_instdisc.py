@@ -121,7 +121,7 @@ def test_z_is_the_full_sum_in_expectation() -> None:
     v, f = F.normalize(random64(IMAGES, 6), dim=1), F.normalize(random64(4, 6, seed=1), dim=1)
     estimates = []
     for j in range(IMAGES):
-        estimate, _ = Partition(IMAGES, 1).double()(bank_scores(f, v[j].expand(4, 1, 6), 0.1))
+        estimate, _ = Partition(IMAGES, 1).double()(bank_scores(f, v, torch.full((4, 1), j), 0.1))
         estimates.append(estimate.exp())
     full = sum(float(torch.exp(v_j @ f_i / 0.1)) for v_j in v for f_i in f) / 4
     assert torch.stack(estimates).mean().item() == pytest.approx(full, rel=1e-12)
@@ -130,7 +130,7 @@ def test_z_is_the_full_sum_in_expectation() -> None:
 def test_z_from_many_draws_is_close_to_the_full_sum() -> None:
     v, f = F.normalize(random64(200, 16), dim=1), F.normalize(random64(8, 16, seed=1), dim=1)
     drawn = drawn_negatives(torch.arange(8), 200, 5000, 0, STEP)
-    estimate, now = Partition(200, 1).double()(bank_scores(f, v[drawn], 0.1))
+    estimate, now = Partition(200, 1).double()(bank_scores(f, v, drawn, 0.1))
     assert torch.equal(estimate, now)
     assert estimate.exp().item() == pytest.approx((f @ v.T / 0.1).exp().sum(dim=1).mean().item(), rel=0.05)
 
@@ -170,14 +170,16 @@ def test_constant_z_that_is_right_makes_the_true_posterior_optimal() -> None:
 def test_nce_at_its_extremes() -> None:
     log_z = torch.zeros((), dtype=torch.float64)
     eye = torch.eye(8, dtype=torch.float64)
-    perfect = bank_scores(eye[:1], torch.stack([eye[0], *eye[1:5]]).unsqueeze(0), 0.01)  # orthogonal negatives
+    perfect = bank_scores(eye[:1], eye, torch.arange(5)[None], 0.01)  # orthogonal negatives
     certain = nce(perfect, torch.tensor(50.0, dtype=torch.float64), 8)
     assert 0.0 <= certain.item() < 1e-12
-    same = bank_scores(torch.ones(3, 4), F.normalize(torch.ones(3, 6, 4), dim=2), 1e-3)  # exp(1000) has no float
+    same = bank_scores(
+        torch.ones(3, 4), F.normalize(torch.ones(6, 4), dim=1), torch.arange(6).expand(3, 6), 1e-3
+    )  # exp(1000) has no float
     extreme = nce(same, log_z, 5)
     assert extreme.isfinite() and extreme.item() == pytest.approx(5 * 1000.0, rel=1e-3)
     zero = torch.zeros(2, 4, requires_grad=True)
-    nce(bank_scores(zero, torch.ones(2, 3, 4), 0.07), log_z, 5).backward()
+    nce(bank_scores(zero, torch.ones(3, 4), torch.arange(3).expand(2, 3), 0.07), log_z, 5).backward()
     assert zero.grad is not None and zero.grad.isfinite().all()
     # All alike, Z right: P = 1/n everywhere, so h = 1 / (1 + m) whatever the features.
     one = nce(torch.zeros(1, 1 + 4, dtype=torch.float64), torch.log(torch.tensor(9.0, dtype=torch.float64)), 9)
@@ -255,3 +257,24 @@ def test_wrong_settings_are_refused() -> None:
         with pytest.raises(ValueError, match=message):
             build(**settings)
     build(batch=1)  # one image is enough for the memory
+
+
+@pytest.mark.parametrize("images", [40, 4000])
+def test_scores_of_the_whole_memory_and_of_drawn_rows_are_the_same(images: int) -> None:
+    """Both ways of computing them, values and gradients, with a place that is drawn twice."""
+    torch.manual_seed(0)
+    rows = F.normalize(torch.randn(images, 6, dtype=torch.float64), dim=1)
+    places = torch.randint(images, (3, 5))
+    places[0, 1] = places[0, 0]
+    weights = torch.randn(3, 5, dtype=torch.float64)
+    ours, slow = (torch.randn(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    ours.requires_grad_()
+    slow.requires_grad_()
+    found = bank_scores(ours, rows, places, 0.1)
+    expected = torch.stack(
+        [torch.stack([(slow[b] / slow[b].norm()).dot(rows[places[b, k]]) / 0.1 for k in range(5)]) for b in range(3)]
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    (found * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(ours.grad, slow.grad, rtol=1e-10, atol=1e-12)
