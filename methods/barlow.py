@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import Method, Setting, Step
+from methods.checks import check
 from methods.encoders import EncoderConfig
 from methods.gather import gathered
 from methods.heads import HeadConfig, mlp, out_dim, predictor_mlp
@@ -39,11 +40,6 @@ from methods.telemetry import pair_cosine, std_ratio
 
 _PROJECTOR = HeadConfig(layers=3, hidden=8192, out=8192, norm="batch", final_bias=False)
 _PREDICTOR = HeadConfig(layers=2, hidden=8192, out=8192, norm="batch")
-_CHOICES = {
-    "terms": ("both", "invariance", "redundancy"),
-    "normalize": ("batch", "features", "none"),
-    "form": ("squares", "cross_entropy"),
-}
 _EPSILON = 1e-5  # of the variance, as in a batch norm: a channel that is the same for all samples correlates with none
 
 
@@ -75,13 +71,7 @@ class BarlowConfig:
     loss_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not '{getattr(self, name)}'")
-        if self.redundancy < 0.0:
-            raise ValueError(f"redundancy, the weight of the off-diagonal term, must not be negative: {self.redundancy}")
-        if self.temperature <= 0.0:
-            raise ValueError(f"temperature must be positive, not {self.temperature}")
+        check(self, positive=["temperature"], least={"redundancy": 0})
 
 
 # NOTE(departs): lambda is the paper's 0.005; the released code's default is 0.0051. The paper's weight decay is 1.5e-6, the

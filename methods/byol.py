@@ -34,6 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import Method, Setting, Step
+from methods.checks import check
 from methods.encoders import EncoderConfig
 from methods.encoders.config import LATER
 from methods.gather import gathered
@@ -69,16 +70,9 @@ class BYOLConfig:
     temperature: float = field(default=0.1, metadata=LATER)
 
     def __post_init__(self) -> None:
-        if self.target not in ("ema", "online", "frozen"):
-            raise ValueError(f"target must be ema, online or frozen, not '{self.target}'")
+        check(self, positive=["temperature"], unit=["target_ema"], least={"negatives": 0})
         if not self.stop_gradient and self.target != "online":
             raise ValueError(f"stop_gradient: false needs target: online; a target '{self.target}' is not trained")
-        if not 0.0 <= self.target_ema <= 1.0:
-            raise ValueError(f"target_ema must be in [0, 1], not {self.target_ema}")
-        if self.negatives < 0.0:
-            raise ValueError(f"negatives, their weight in the loss, must be at least 0, not {self.negatives}")
-        if self.temperature <= 0.0:
-            raise ValueError(f"temperature must be positive, not {self.temperature}")
 
 
 # NOTE(departs): The target starts as a copy of the online network, as the batch-norm blog's does; BYOL's released code

@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import Method, Setting, Step
+from methods.checks import check
 from methods.encoders import EncoderConfig, build_encoder
 from methods.heads import HeadConfig, has_batch_norm, mlp, out_dim
 from methods.instdisc import Partition, bank_scores, drawn_negatives, first_of, nce
@@ -64,22 +65,9 @@ class CMCConfig:
     evaluate: Literal["all", "first"] = "all"
 
     def __post_init__(self) -> None:
+        check(self, positive=["temperature"], below_one=["momentum"], least={"negatives": 1, "z_batches": 1})
         if len(self.channels) < 2 or min(self.channels) < 1:
             raise ValueError(f"channels must be those of two modalities or more, each at least 1, not {list(self.channels)}")
-        if self.graph not in ("full", "core"):
-            raise ValueError(f"graph must be full or core, not '{self.graph}'")
-        if self.loss not in ("nce", "softmax"):
-            raise ValueError(f"loss must be nce or softmax, not '{self.loss}'")
-        if self.negatives < 1:
-            raise ValueError(f"negatives must be at least 1, not {self.negatives}")
-        if self.z_batches < 1:
-            raise ValueError(f"z_batches must be at least 1, not {self.z_batches}: Z needs a batch to be estimated from")
-        if self.temperature <= 0.0:
-            raise ValueError(f"temperature must be positive, not {self.temperature}")
-        if not 0.0 <= self.momentum < 1.0:
-            raise ValueError(f"momentum must be in [0, 1), not {self.momentum}: at 1 the memory would never move")
-        if self.evaluate not in ("all", "first"):
-            raise ValueError(f"evaluate must be all or first, not '{self.evaluate}'")
 
 
 class Modalities(nn.Module):

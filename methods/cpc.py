@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import Method, Setting, Step
+from methods.checks import check
 from methods.encoders import EncoderConfig
 from methods.gather import gathered, rank
 from methods.losses import full_precision
@@ -57,22 +58,15 @@ class CPCConfig:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
+        check(self, below_one=["overlap"], least={"target": 0, "context_blocks": 1, "context_width": 1})
         if self.grid < 2:
             raise ValueError(f"grid is {self.grid}, it takes at least 2 rows to predict one from another")
-        if not 0.0 <= self.overlap < 1.0:
-            raise ValueError(f"overlap must be in [0, 1), not {self.overlap}")
         if not 1 <= self.steps < self.grid:
             raise ValueError(f"steps is {self.steps}, but a grid of {self.grid} rows allows 1 to {self.grid - 1}")
         if not 0 <= self.skip < self.steps:
             raise ValueError(f"skip is {self.skip}, but of {self.steps} steps at least one must be predicted")
         if self.directions not in (1, 2, 3, 4):
             raise ValueError(f"directions must be 1, 2, 3 or 4, not {self.directions}")
-        if self.context_blocks < 1 or self.context_width < 1:
-            raise ValueError(f"the context has {self.context_blocks} blocks of {self.context_width}, both must be at least 1")
-        if self.context_norm not in ("none", "layer"):
-            raise ValueError(f"context_norm must be none or layer, not '{self.context_norm}'")
-        if self.target < 0:
-            raise ValueError(f"target is a width, or 0 for the features themselves, not {self.target}")
 
 
 # NOTE(departs): We know of no released code of the image model. The context is the masked convolutional network of CPC v2's

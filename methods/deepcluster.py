@@ -37,6 +37,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import Method, Setting, Step
+from methods.checks import check
 from methods.draws import generator
 from methods.encoders import EncoderConfig
 from methods.heads import HeadConfig, mlp, out_dim
@@ -66,13 +67,7 @@ class DeepClusterConfig:
     reassign_every: int = 1
 
     def __post_init__(self) -> None:
-        if self.clusters < 2:
-            raise ValueError(f"clusters must be at least 2, not {self.clusters}")
-        if self.pca < 0:
-            raise ValueError(f"pca must be at least 0, not {self.pca}")
-        for name in ("kmeans_iterations", "reassign_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check(self, least={"clusters": 2, "pca": 0, "kmeans_iterations": 1, "reassign_every": 1})
 
 
 @full_precision

@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from methods.base import Method, Setting, Step
+from methods.checks import check
 from methods.draws import generator
 from methods.encoders import EncoderConfig
 from methods.gather import gathered
@@ -57,12 +58,9 @@ class DeepClusterV2Config:
     kmeans_iterations: int = 10
 
     def __post_init__(self) -> None:
+        check(self, positive=["temperature"], least={"kmeans_iterations": 1})
         if not self.prototypes or min(self.prototypes) < 2:
             raise ValueError(f"prototypes must be one or more numbers of at least 2, not {list(self.prototypes)}")
-        if self.temperature <= 0.0:
-            raise ValueError(f"temperature must be positive, not {self.temperature}")
-        if self.kmeans_iterations < 1:
-            raise ValueError(f"kmeans_iterations must be at least 1, not {self.kmeans_iterations}")
 
 
 @full_precision

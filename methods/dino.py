@@ -34,6 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import Method, Setting, Step
+from methods.checks import check
 from methods.encoders import EncoderConfig
 from methods.gather import summed, world_size
 from methods.losses import cosine_regression, full_precision
@@ -42,14 +43,6 @@ from methods.norms import norm_1d
 from methods.sinkhorn import sinkhorn
 from methods.telemetry import pair_cosine, std_ratio
 
-_CHOICES = {
-    "head_norm": ("none", "batch"),
-    "activation": ("gelu", "relu"),
-    "balance": ("centre", "sinkhorn", "none"),
-    "similarity": ("cross_entropy", "mse"),
-    "teacher": ("momentum", "student", "previous_iteration", "previous_epoch"),
-    "evaluate": ("teacher", "student"),
-}
 _NO_EMA = ["teacher_ema"]
 
 
@@ -108,21 +101,15 @@ class DINOConfig:
     evaluate: Literal["teacher", "student"] = "teacher"
 
     def __post_init__(self) -> None:
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not '{getattr(self, name)}'")
-        for name, least in (("layers", 1), ("hidden", 1), ("prototypes", 2), ("bottleneck", 0), ("freeze_last_layer", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        for name, least in (("warmup_epochs", 0), ("sinkhorn_iterations", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        for name in ("student_temperature", "teacher_temperature", "warmup_temperature"):
-            if getattr(self, name) <= 0.0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("centre_momentum", "teacher_ema"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} must be in [0, 1], not {getattr(self, name)}")
+        check(
+            self,
+            positive=["student_temperature", "teacher_temperature", "warmup_temperature"],
+            unit=["centre_momentum", "teacher_ema"],
+            least={
+                "layers": 1, "hidden": 1, "prototypes": 2, "bottleneck": 0, "freeze_last_layer": 0, "warmup_epochs": 0,
+                "sinkhorn_iterations": 1,
+            },
+        )  # fmt: skip
         if self.similarity == "mse" and self.balance == "sinkhorn":
             raise ValueError(
                 "similarity: mse compares outputs, not the codes of balance: sinkhorn; say balance: centre or none"

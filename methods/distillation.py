@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import Method, Setting, Step
+from methods.checks import check
 from methods.encoders import EncoderConfig
 from methods.gather import gathered
 from methods.losses import full_precision
@@ -46,10 +47,7 @@ class DistillationConfig:
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0.0:
-            raise ValueError(f"temperature must be positive, not {self.temperature}")
-        if not 0.0 <= self.alpha <= 1.0:
-            raise ValueError(f"alpha must be in [0, 1], not {self.alpha}")
+        check(self, positive=["temperature"], unit=["alpha"])
 
 
 # NOTE(departs): Both terms of equation 3 are means, over the labelled images of a batch and over all of them; the paper

@@ -28,6 +28,7 @@ from torch import Generator, Tensor, nn
 
 from methods import draws
 from methods.base import Setting, Step
+from methods.checks import check
 from methods.encoders import EncoderConfig
 from methods.gather import own_rows, world_size
 from methods.heads import HeadConfig, mlp, out_dim
@@ -54,10 +55,9 @@ class InfoMinConfig(MoCoV2Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(self, unit=["jigsaw_weight"])
         if self.symmetric:
             raise ValueError("symmetric must be false: InfoMin's loss goes one way; method: mocov2 has the symmetric one")
-        if not 0.0 <= self.jigsaw_weight <= 1.0:
-            raise ValueError(f"jigsaw_weight must be in [0, 1], not {self.jigsaw_weight}")
 
 
 # NOTE(departs): The released code draws the order of the patches from the global random state; here it is a function of the

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from methods import draws
 from methods.base import Method, Setting, Step
+from methods.checks import check
 from methods.encoders import EncoderConfig
 from methods.gather import gathered, own_rows, world_size
 from methods.heads import HeadConfig, has_batch_norm, mlp, out_dim
@@ -69,20 +70,8 @@ class InstDiscConfig:
     evaluate: Literal["h", "z"] = "h"
 
     def __post_init__(self) -> None:
-        if self.softmax not in ("nce", "full", "sampled", "parametric"):
-            raise ValueError(f"softmax must be nce, full, sampled or parametric, not '{self.softmax}'")
-        if self.negatives < 1:
-            raise ValueError(f"negatives must be at least 1, not {self.negatives}")
-        if self.z_batches < 1:
-            raise ValueError(f"z_batches must be at least 1, not {self.z_batches}: Z needs a batch to be estimated from")
-        if self.temperature <= 0.0:
-            raise ValueError(f"temperature must be positive, not {self.temperature}")
-        if not 0.0 <= self.momentum < 1.0:
-            raise ValueError(f"momentum must be in [0, 1), not {self.momentum}: at 1 the memory would never move")
-        if self.proximal < 0.0:
-            raise ValueError(f"proximal must be at least 0, not {self.proximal}")
-        if self.evaluate not in ("h", "z"):
-            raise ValueError(f"evaluate must be h or z, not '{self.evaluate}'")
+        # A memory of momentum 1 would never move.
+        check(self, positive=["temperature"], below_one=["momentum"], least={"negatives": 1, "z_batches": 1, "proximal": 0})
 
 
 def drawn_negatives(index: Tensor, images: int, count: int, seed: int, step: Step) -> Tensor:  # B/N -> B/N x m

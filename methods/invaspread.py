@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from methods.base import Method, Setting, Step
+from methods.checks import check
 from methods.encoders import EncoderConfig
 from methods.gather import gathered
 from methods.heads import HeadConfig, mlp, out_dim
@@ -56,16 +57,7 @@ class InvaSpreadConfig:
     evaluate: Literal["h", "z"] = "h"
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0.0:
-            raise ValueError(f"temperature must be positive, not {self.temperature}")
-        if self.form not in ("paper", "code"):
-            raise ValueError(f"form must be paper or code, not '{self.form}'")
-        if self.positives not in ("augmented", "same"):
-            raise ValueError(f"positives must be augmented or same, not '{self.positives}'")
-        if self.negatives not in ("all", "hard", "easy"):
-            raise ValueError(f"negatives must be all, hard or easy, not '{self.negatives}'")
-        if self.evaluate not in ("h", "z"):
-            raise ValueError(f"evaluate must be h or z, not '{self.evaluate}'")
+        check(self, positive=["temperature"])
 
 
 def log_rest(logits: Tensor) -> Tensor:  # N x K -> N x K

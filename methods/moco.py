@@ -39,6 +39,7 @@ from torch import Generator, Tensor
 
 from methods import draws
 from methods.base import Method, Setting, Step
+from methods.checks import check
 from methods.encoders import EncoderConfig
 from methods.gather import gathered, own_rows
 from methods.heads import HeadConfig, has_batch_norm, mlp, out_dim
@@ -85,17 +86,9 @@ class MoCoV1Config:
     symmetric: bool = False
 
     def __post_init__(self) -> None:
-        if self.mechanism not in ("moco", "memory_bank", "end_to_end"):
-            raise ValueError(f"mechanism must be moco, memory_bank or end_to_end, not '{self.mechanism}'")
+        check(self, positive=["temperature"], unit=["target_ema", "bank_momentum"], least={"queue": 1})
         if self.symmetric and self.mechanism == "memory_bank":
             raise ValueError("symmetric: true needs keys of the other view; mechanism: memory_bank has none")
-        if self.queue < 1:
-            raise ValueError(f"queue must be at least 1, not {self.queue}")
-        if self.temperature <= 0.0:
-            raise ValueError(f"temperature must be positive, not {self.temperature}")
-        for name in ("target_ema", "bank_momentum"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name} must be in [0, 1], not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

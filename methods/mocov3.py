@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import Method, Setting, Step
+from methods.checks import check
 from methods.encoders import EncoderConfig
 from methods.gather import gathered, own_rows
 from methods.heads import HeadConfig, mlp, out_dim, predictor_mlp
@@ -63,10 +64,7 @@ class MoCoV3Config:
     ramp: bool = True
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0.0:
-            raise ValueError(f"temperature must be positive, not {self.temperature}")
-        if not 0.0 <= self.target_ema <= 1.0:
-            raise ValueError(f"target_ema must be in [0, 1], not {self.target_ema}")
+        check(self, positive=["temperature"], unit=["target_ema"])
 
 
 @full_precision

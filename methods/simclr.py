@@ -38,6 +38,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from methods.base import Method, Setting, Step
+from methods.checks import check
 from methods.encoders import EncoderConfig
 from methods.gather import gathered
 from methods.heads import HeadConfig, mlp, out_dim, predictor_mlp
@@ -83,16 +84,7 @@ class SimCLRConfig:
     stop_gradient: bool = False
 
     def __post_init__(self) -> None:
-        if self.evaluate not in ("h", "z"):
-            raise ValueError(f"evaluate must be h or z, not '{self.evaluate}'")
-        if self.loss not in ("nt_xent", "nt_logistic", "margin"):
-            raise ValueError(f"loss must be nt_xent, nt_logistic or margin, not '{self.loss}'")
-        if self.negatives not in ("both", "other"):
-            raise ValueError(f"negatives must be both or other, not '{self.negatives}'")
-        if self.temperature <= 0.0:
-            raise ValueError(f"temperature must be positive, not {self.temperature}")
-        if self.margin < 0.0:
-            raise ValueError(f"margin must be at least 0, not {self.margin}")
+        check(self, positive=["temperature"], least={"margin": 0})
 
 
 # NOTE(departs): The head's norms are the released code's: batch norm after both linear layers. The paper's g is two linear

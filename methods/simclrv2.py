@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import Method, Setting, Step
+from methods.checks import check
 from methods.encoders import EncoderConfig
 from methods.gather import gathered
 from methods.heads import HeadConfig, mlp, out_dim
@@ -59,10 +60,7 @@ class SimCLRv2Config:
     evaluate_from: int = 0
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0.0:
-            raise ValueError(f"temperature must be positive, not {self.temperature}")
-        if not 0.0 <= self.memory_ema <= 1.0:
-            raise ValueError(f"memory_ema must be in [0, 1], not {self.memory_ema}")
+        check(self, positive=["temperature"], unit=["memory_ema"])
         for name in ("finetune_from", "evaluate_from"):
             layer = getattr(self, name)
             if not 0 <= layer <= self.projector.layers:

@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import Method, Setting, Step, grouped
+from methods.checks import check
 from methods.encoders import EncoderConfig
 from methods.heads import HeadConfig, has_batch_norm, mlp, out_dim, predictor_mlp
 from methods.losses import full_precision
@@ -42,9 +43,6 @@ from methods.telemetry import pair_cosine, std_ratio
 
 _PROJECTOR = HeadConfig(layers=3, hidden=2048, out=2048, norm="batch", final_norm=True)
 _PREDICTOR = HeadConfig(layers=2, hidden=512, out=2048, norm="batch")
-_PREDICT = ("mlp", "fixed", "none")
-_SYMMETRIZATION = ("symmetric", "asymmetric", "asymmetric_2x")
-_SIMILARITY = ("cosine", "cross_entropy")
 
 
 @dataclass(frozen=True)
@@ -79,17 +77,13 @@ class SimSiamConfig:
     bank_momentum: float = 0.8
 
     def __post_init__(self) -> None:
-        for name, allowed in (("predict", _PREDICT), ("symmetrization", _SYMMETRIZATION), ("similarity", _SIMILARITY)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not '{getattr(self, name)}'")
+        check(self, below_one=["bank_momentum"])
         if self.refresh_every < 0:
             raise ValueError(f"refresh_every must be a number of steps, or 0 for once an epoch, not {self.refresh_every}")
         if self.moving_average and self.refresh_every != 1:
             raise ValueError("moving_average: true has no snapshot to refresh; it needs refresh_every: 1")
         if not self.stop_gradient and (self.moving_average or self.refresh_every != 1):
             raise ValueError("stop_gradient: false needs refresh_every: 1 and no moving_average; other targets are not trained")
-        if not 0.0 <= self.bank_momentum < 1.0:
-            raise ValueError(f"bank_momentum must be in [0, 1), not {self.bank_momentum}")
         if not self.output_affine and not (self.projector.final_norm and self.projector.norm == "batch"):
             raise ValueError("output_affine: false needs a projector that ends in a batch norm (norm: batch, final_norm: true)")
 

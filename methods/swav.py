@@ -41,6 +41,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import Method, Setting, Step
+from methods.checks import check
 from methods.encoders import EncoderConfig
 from methods.gather import rank, world_size
 from methods.heads import HeadConfig, mlp, out_dim, predictor_mlp
@@ -79,16 +80,11 @@ class SwAVConfig:
     predictor: HeadConfig = field(default=_PREDICTOR, metadata={"matches": {"out": "projector"}})
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "epsilon"):
-            if getattr(self, name) <= 0.0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("sinkhorn_iterations", "queue", "freeze_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
-        if self.prototypes < 2:
-            raise ValueError(f"prototypes must be at least 2, not {self.prototypes}")
-        if self.codes not in ("soft", "hard"):
-            raise ValueError(f"codes must be soft or hard, not '{self.codes}'")
+        check(
+            self,
+            positive=["temperature", "epsilon"],
+            least={"sinkhorn_iterations": 0, "queue": 0, "freeze_steps": 0, "prototypes": 2},
+        )
         if self.queue and self.queue_epoch < 1:
             raise ValueError(f"queue_epoch must be at least 1, not {self.queue_epoch}; the queue fills in the epochs before")
         if not self.stop_gradient and self.codes == "hard":

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from methods.barlow import off_diagonal
 from methods.base import Method, Setting, Step
+from methods.checks import check
 from methods.encoders import EncoderConfig
 from methods.gather import gathered
 from methods.heads import HeadConfig, mlp, out_dim, predictor_mlp
@@ -42,7 +43,6 @@ from methods.telemetry import pair_cosine, std_ratio
 
 _EXPANDER = HeadConfig(layers=3, hidden=8192, out=8192, norm="batch", final_bias=False)
 _PREDICTOR = HeadConfig(layers=2, hidden=8192, out=8192, norm="batch")
-_CHOICES = {"normalize": ("none", "standardize", "l2"), "similarity": ("mse", "cosine"), "target": ("online", "ema")}
 
 
 @dataclass(frozen=True)
@@ -77,19 +77,14 @@ class VICRegConfig:
     target_ema: float = 0.99
 
     def __post_init__(self) -> None:
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not '{getattr(self, name)}'")
-        for name in ("invariance", "variance", "covariance"):
-            if getattr(self, name) < 0.0:
-                raise ValueError(f"{name} weighs a term of the loss and must not be negative: {getattr(self, name)}")
-        for name in ("gamma", "epsilon"):
-            if getattr(self, name) <= 0.0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        check(
+            self,
+            positive=["gamma", "epsilon"],
+            unit=["target_ema"],
+            least={"invariance": 0, "variance": 0, "covariance": 0},
+        )
         if self.target == "ema" and not self.stop_gradient:
             raise ValueError("target: ema is not trained; say stop_gradient: true with it")
-        if not 0.0 <= self.target_ema <= 1.0:
-            raise ValueError(f"target_ema must be in [0, 1], not {self.target_ema}")
 
 
 # NOTE(departs): Equation 6 adds v(Z) + v(Z'); the released code takes their mean, so that its mu of 25 is the paper's 12.5.

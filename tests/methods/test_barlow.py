@@ -238,10 +238,10 @@ def test_log_tells_the_two_terms_and_the_collapse() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"terms": "none"}, "terms must be one of both, invariance, redundancy, not 'none'"),
-        ({"normalize": "l2"}, "normalize must be one of batch, features, none, not 'l2'"),
-        ({"form": "hinge"}, "form must be one of squares, cross_entropy, not 'hinge'"),
-        ({"redundancy": -1.0}, "must not be negative: -1.0"),
+        ({"terms": "none"}, "terms must be both, invariance or redundancy, not 'none'"),
+        ({"normalize": "l2"}, "normalize must be batch, features or none, not 'l2'"),
+        ({"form": "hinge"}, "form must be squares or cross_entropy, not 'hinge'"),
+        ({"redundancy": -1.0}, "redundancy must be at least 0, not -1.0"),
         ({"temperature": 0.0}, "temperature must be positive, not 0.0"),
         ({"projector": replace(PROJECTOR, out=1)}, "needs at least two, the projector ends in 1"),
         ({"predict": True, "predictor": replace(PREDICTOR, out=4)}, "predictor.out is 4, but the projector's output has 5"),

@@ -273,7 +273,7 @@ def test_bad_input_is_refused() -> None:
         ({"steps": 0}, "steps is 0, but a grid of 7 rows"),
         ({"skip": 5}, "skip is 5, but of 5 steps at least one must be predicted"),
         ({"directions": 5}, "directions must be 1, 2, 3 or 4, not 5"),
-        ({"context_blocks": 0}, "0 blocks of 256, both must be at least 1"),
+        ({"context_blocks": 0}, "context_blocks must be at least 1, not 0"),
         ({"context_norm": "batch"}, "none or layer, not 'batch'"),
         ({"target": -1}, "not -1"),
     ]:

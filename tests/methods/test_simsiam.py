@@ -290,9 +290,9 @@ def test_log_has_the_collapse_telemetry_of_the_projection() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"predict": "off"}, "predict must be one of mlp, fixed, none, not 'off'"),
-        ({"symmetrization": "half"}, "symmetrization must be one of symmetric, asymmetric"),
-        ({"similarity": "mse"}, "similarity must be one of cosine, cross_entropy, not 'mse'"),
+        ({"predict": "off"}, "predict must be mlp, fixed or none, not 'off'"),
+        ({"symmetrization": "half"}, "symmetrization must be symmetric, asymmetric or asymmetric_2x"),
+        ({"similarity": "mse"}, "similarity must be cosine or cross_entropy, not 'mse'"),
         ({"refresh_every": -1}, "0 for once an epoch, not -1"),
         ({"moving_average": True, "refresh_every": 5}, "needs refresh_every: 1"),
         ({"stop_gradient": False, "refresh_every": 5}, "other targets are not trained"),

@@ -277,10 +277,10 @@ def test_log_tells_the_three_terms_and_the_collapse() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"normalize": "batch"}, "normalize must be one of none, standardize, l2, not 'batch'"),
-        ({"similarity": "l1"}, "similarity must be one of mse, cosine, not 'l1'"),
-        ({"target": "frozen"}, "target must be one of online, ema, not 'frozen'"),
-        ({"variance": -1.0}, "variance weighs a term of the loss and must not be negative: -1.0"),
+        ({"normalize": "batch"}, "normalize must be none, standardize or l2, not 'batch'"),
+        ({"similarity": "l1"}, "similarity must be mse or cosine, not 'l1'"),
+        ({"target": "frozen"}, "target must be online or ema, not 'frozen'"),
+        ({"variance": -1.0}, "variance must be at least 0, not -1.0"),
         ({"gamma": 0.0}, "gamma must be positive, not 0.0"),
         ({"epsilon": 0.0}, "epsilon must be positive, not 0.0"),
         ({"target": "ema"}, "say stop_gradient: true with it"),
