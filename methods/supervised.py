@@ -35,6 +35,8 @@ class Supervised(Method):
 
     def __init__(self, config: SupervisedConfig, encoder: EncoderConfig, setting: Setting) -> None:
         super().__init__(config, encoder, setting)
+        if setting.batch_size == 1 and any(isinstance(m, nn.BatchNorm2d) for m in self.encoder.modules()):
+            raise ValueError("a batch of one image has no batch statistics: raise batch_size, or take another encoder.norm")
         self.classifier = nn.Linear(self.dim, setting.num_classes)
 
     def loss(self, views: list[Tensor], index: Tensor, labels: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:

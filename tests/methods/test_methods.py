@@ -168,5 +168,11 @@ def test_supervised_reports_its_accuracy() -> None:
     assert 0.0 <= log["accuracy"].item() <= 1.0
 
 
+def test_supervised_refuses_a_batch_of_one_where_it_needs_statistics() -> None:
+    with pytest.raises(ValueError, match="a batch of one image has no batch statistics: raise batch_size"):
+        build("supervised", batch_size=1)
+    build("supervised", EncoderConfig(name="convnet", stem="stride2", width=0.25, norm="group"), batch_size=1)
+
+
 def test_a_step_knows_its_fraction() -> None:
     assert [Step(k, 4, 0).fraction for k in range(4)] == [0.0, 0.25, 0.5, 0.75]
