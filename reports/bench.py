@@ -127,7 +127,9 @@ def _steps(record: dict[str, Any]) -> Bench:
         rows.append((method, _number(ours), *cells, f"missed: {', '.join(missed)}" if missed else "met"))
     goals = {peer: next(row[peer].get("goal") for row in beside.values() if peer in row) for peer in peers}
     notes = list(_where(record, "Retable"))
-    notes.append("Milliseconds a step, medians; in brackets how many times ours the peer's is, above 1 where we are faster.")
+    notes.append(
+        "Medians in milliseconds; in brackets the median over the turns of the peer's time over ours (above 1: ours is faster)."
+    )
     notes.append("Goals: " + ", ".join(f"{peer} {goal}" for peer, goal in goals.items() if goal) + ".")
     if detail := next((line["detail"] for line in lines if line["detail"]), ""):
         notes.append(f"{detail[0].upper()}{detail[1:]}.")

@@ -26,6 +26,24 @@ def _joint(net: nn.Module, criterion: Callable[[Tensor, Tensor], Tensor]) -> Loo
     return Loop([net], lambda views, index, labels: criterion(net(views[0]), net(views[1])))
 
 
+def _bootstrapped(
+    net: nn.Module,
+    predictor: nn.Module,
+    slow: nn.Module,
+    criterion: Callable[[Tensor, Tensor], Tensor],
+    after: Callable[[], None],
+) -> Loop:
+    """Each view's prediction against the slow network's output for the other."""
+
+    def loss(views: list[Tensor], index: Tensor, labels: Tensor) -> Tensor:
+        p = [predictor(net(view)) for view in views]
+        with torch.no_grad():
+            t = [slow(view) for view in views]
+        return criterion(p[0], t[1]) + criterion(p[1], t[0])
+
+    return Loop([net, predictor], loss, after)
+
+
 def lightly_simclr(encoder: nn.Module, dim: int) -> Loop:
     from lightly.loss import NTXentLoss
     from lightly.models.modules import SimCLRProjectionHead
@@ -71,16 +89,8 @@ def lightly_byol(encoder: nn.Module, dim: int) -> Loop:
     from lightly.models.utils import update_momentum
 
     net, predictor = nn.Sequential(encoder, BYOLProjectionHead(dim, HIDDEN, OUT)), BYOLPredictionHead(OUT, HIDDEN, OUT)
-    slow, criterion = frozen(net), NegativeCosineSimilarity()
-
-    def loss(views: list[Tensor], index: Tensor, labels: Tensor) -> Tensor:
-        p = [predictor(net(view)) for view in views]
-        with torch.no_grad():
-            t = [slow(view) for view in views]
-        found: Tensor = criterion(p[0], t[1]) + criterion(p[1], t[0])
-        return found
-
-    return Loop([net, predictor], loss, lambda: update_momentum(net, slow, 0.996))
+    slow = frozen(net)
+    return _bootstrapped(net, predictor, slow, NegativeCosineSimilarity(), lambda: update_momentum(net, slow, 0.996))
 
 
 def lightly_simsiam(encoder: nn.Module, dim: int) -> Loop:
@@ -163,16 +173,8 @@ def solo_vicreg(encoder: nn.Module, dim: int) -> Loop:
 
 def solo_byol(encoder: nn.Module, dim: int) -> Loop:
     net, predictor = nn.Sequential(encoder, mlp(dim, HIDDEN, OUT)), mlp(OUT, HIDDEN, OUT)
-    slow, criterion = frozen(net), _solo("losses.byol").byol_loss_func
-
-    def loss(views: list[Tensor], index: Tensor, labels: Tensor) -> Tensor:
-        p = [predictor(net(view)) for view in views]
-        with torch.no_grad():
-            t = [slow(view) for view in views]
-        found: Tensor = criterion(p[0], t[1]) + criterion(p[1], t[0])
-        return found
-
-    return Loop([net, predictor], loss, lambda: move(slow, net, 0.996))
+    slow = frozen(net)
+    return _bootstrapped(net, predictor, slow, _solo("losses.byol").byol_loss_func, lambda: move(slow, net, 0.996))
 
 
 def solo_simsiam(encoder: nn.Module, dim: int) -> Loop:
