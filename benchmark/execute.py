@@ -22,7 +22,8 @@ from benchmark.data import Backend, open_loader, split_labels
 from benchmark.data.datasets import Dataset
 from benchmark.data.split import Split, split
 from benchmark.errors import InputError
-from benchmark.evaluate.protocols import PROTOCOLS, extract
+from benchmark.evaluate.protocols import PROTOCOLS
+from benchmark.evaluate.subject import Place, Subject
 from benchmark.plan.cell import Evaluation
 from benchmark.store.owner import Claim, Replaced
 from benchmark.store.provenance import provenance
@@ -209,6 +210,10 @@ class _Run:
             left = f"{progress.eta_seconds:.0f} s left"
             self.log.info("%3d %%  epoch %.1f  loss %.4f  %s", 10 * tenth, progress.epoch, progress.loss, left)
 
+    def _report_evaluation(self, progress: Progress) -> None:
+        self._report("evaluate", progress)
+        self.claim.beat({"stage": "evaluate", **progress.__dict__})
+
     def train(self) -> dict[str, Any]:
         """The pretraining stage: from the checkpoint or from the start to record.json."""
         method = self.build()
@@ -271,17 +276,22 @@ class _Run:
         self._report("evaluate", None)
         method = self.build()
         method.load_state_dict(load(self.folder / "checkpoint.pt")["method"])
+        place = self.folder / "evaluations"
         try:
-            (self.folder / "evaluations").mkdir(exist_ok=True)
+            place.mkdir(exist_ok=True)
         except OSError as error:
             raise storage_error(self.folder, error) from error
-        size, device = self.config["data"]["image_size"], self.machine.torch_device
-        features = extract(method, self.dataset, self.split, size, device, self._channels())
+        subject = Subject(
+            method.eval(), self.dataset, self.split, self.config["data"]["image_size"], self._channels(),
+            self.machine.torch_device, self.config["seed"], self.machine.workers, self.machine.backend,
+            self.stop, self._report_evaluation, self.claim.check, log=self.log,
+        )  # fmt: skip
         for evaluation in evaluations:
             if self.stop.wanted:
                 raise Stopped(self.stop.reason)
             started = time.monotonic()
-            found = PROTOCOLS[evaluation.protocol["name"]](features, evaluation.protocol)
+            at = Place(place, evaluation.id)
+            found = PROTOCOLS[evaluation.protocol["name"]](subject, evaluation.protocol, at)
             record = {
                 "schema": SCHEMA,
                 "stage": evaluation.protocol["name"],
@@ -295,7 +305,8 @@ class _Run:
                 "provenance": self.machine.provenance(),
             }
             self.claim.check()
-            write_json(self.folder / "evaluations" / f"{evaluation.id}.json", record)
+            write_json(place / f"{evaluation.id}.json", record)
+            at.checkpoint.unlink(missing_ok=True)
             shown = ", ".join(f"{name} {value:.4g}" for name, value in found.metrics.items())
             self.log.info("%s: %s", evaluation.protocol["name"], shown)
 

@@ -134,6 +134,14 @@ class Method(nn.Module, ABC):
         """B x 3 x H x W -> B x d: the projection that is watched for collapse; the features where there is none."""
         return self.features(images)
 
+    def backbone(self) -> nn.Module:
+        """The encoder that evaluation takes further: its maps for detection, its attention, its weights for an export."""
+        return self.encoder
+
+    def finetune_network(self) -> nn.Module:
+        """B x C x H x W -> B x D: what is trained on, all of it, under a new linear layer when labels are few."""
+        return self.backbone()
+
 
 def grouped(parameters: Iterable[nn.Parameter], **settings: Any) -> list[dict[str, Any]]:
     """Parameters as two groups, weights with decay and vectors without; `settings` go to both."""

@@ -30,8 +30,8 @@ def CATALOGUE() -> dict[str, Any]:
 def describe(config: type, default: Any = None) -> dict[str, Any]:
     """The spec of a config dataclass: {"fields": {name: {"type", "default", "choices"?, "fields"?, ...}}}.
 
-    Types are int, float, bool, str, pair (two floats), ints (any number), names (any number of `choices`) and section (a
-    nested dataclass, with its own fields). Defaults are those of `default`, an instance, else of the class.
+    Types are int, float, bool, str, pair (two floats), ints and floats (any number), names (any number of `choices`) and
+    section (a nested dataclass, with its own fields). Defaults are those of `default`, an instance, else of the class.
 
     A field's metadata goes along, for planning to refuse rows that contradict it:
         governs   {value: keys that are unused under it}
@@ -93,6 +93,8 @@ def _describe_field(name: str, hint: Any, value: Any) -> dict[str, Any]:
         return {"type": hint.__name__, "default": value}
     if hint == tuple[int, ...]:
         return {"type": "ints", "default": list(value)}
+    if hint == tuple[float, ...]:
+        return {"type": "floats", "default": list(value)}
     if get_origin(hint) is tuple and get_args(hint) == (float, float):
         return {"type": "pair", "default": list(value)}
     if get_origin(hint) is tuple and get_args(hint)[1:] == (...,) and get_origin(get_args(hint)[0]) is Literal:

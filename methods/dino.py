@@ -229,9 +229,12 @@ class DINO(Method):
         self._fresh.clear()
 
     def features(self, images: Tensor) -> Tensor:
+        return self.backbone()(images)
+
+    def backbone(self) -> nn.Module:
         if self.teacher is not None and self.config.evaluate == "teacher":
-            return self.teacher[0](images)
-        return self.encoder(images)
+            return self.teacher[0]
+        return self.encoder
 
     def project(self, images: Tensor) -> Tensor:
         return self.head(self.encoder(images))

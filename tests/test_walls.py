@@ -18,7 +18,10 @@ ALLOWED = {
     "benchmark.store": ("benchmark.store", "benchmark.errors"),
     "benchmark.data": ("benchmark.data", "benchmark.errors", "methods.views"),
     "benchmark.train": ("benchmark.train", "benchmark.data", "benchmark.store", "benchmark.errors", "methods.base"),
-    "benchmark.evaluate": ("benchmark.evaluate", "benchmark.data", "benchmark.errors", "methods.telemetry", "methods.base"),
+    "benchmark.evaluate": ("benchmark.evaluate", "benchmark.data", "benchmark.errors", "benchmark.train", "benchmark.store",
+                           "methods"),
+    # the command puts rooms together, as run.py does
+    "benchmark.evaluate.__main__": ("benchmark", "methods"),
     "benchmark.launch": ("benchmark.launch", "benchmark.plan", "benchmark.store", "benchmark.data", "benchmark.errors",
                          "benchmark.execute", "benchmark.train.stop", "methods.catalogue"),
     "reports": ("reports", "benchmark.plan", "benchmark.store", "benchmark.errors", "methods.departures",

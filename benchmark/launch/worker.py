@@ -34,7 +34,7 @@ def open_data(site: Site, name: str) -> Any:
 def run_cell(site: Site, stop: Any, cell_id: str, force: bool, report: Any) -> tuple[str, str]:
     """Bring one cell of the store to its end in this process; (status, note)."""
     from benchmark.execute import Machine, execute
-    from benchmark.plan.schema import PROTOCOLS
+    from benchmark.plan.protocols import PROTOCOLS
     from benchmark.store.record import read_json
     from benchmark.store.store import Store
     from methods.catalogue import CATALOGUE

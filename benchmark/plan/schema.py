@@ -114,41 +114,6 @@ class ExperimentConfig:
     schedule: ScheduleConfig = ScheduleConfig()
 
 
-@dataclass(frozen=True)
-class KnnConfig:
-    """Weighted kNN as InstDisc (1805.01978, section 3.4): cosine similarity, votes weighted by exp(similarity / T)."""
-
-    k: int = 200
-    temperature: float = 0.07
-
-
-@dataclass(frozen=True)
-class LinearConfig:
-    """Multinomial logistic regression on frozen, standardized features, fitted to convergence; the L2 strength is the best of
-    10^low ... 10^high (one value a decade step of `step`) on held-out training images, then refitted with them."""
-
-    l2_low: float = -5.0
-    l2_high: float = 0.0
-    l2_step: float = 1.0
-
-
-@dataclass(frozen=True)
-class BlogLogisticConfig:
-    """The batch-norm blog's measure: logistic regression on half of the test embeddings, scored on the other half."""
-
-
-@dataclass(frozen=True)
-class CollapseConfig:
-    """std of z/|z| x sqrt(d) (SimSiam, 2011.10566, figure 2), effective rank and mean pair cosine on test images."""
-
-
-PROTOCOLS: dict[str, tuple[int, type]] = {  # name -> (protocol VERSION, its config)
-    "knn": (1, KnnConfig),
-    "linear": (1, LinearConfig),
-    "blog_logistic": (1, BlogLogisticConfig),
-    "collapse": (1, CollapseConfig),
-}
-
 # Ranges by the name of a setting, whichever section it stands in.
 _POSITIVE = ("epochs", "batch_size", "image_size", "k", "temperature", "hidden", "out", "queue", "groups", "width", "l2_step")
 _FRACTION = ("final_fraction", "target_ema", "label_smoothing", "momentum", "solarize_threshold", "warmup_start")
@@ -243,6 +208,10 @@ def check_value(value: Any, spec: Spec, path: tuple[str, ...], where: Where) -> 
         if any(v < 0 for v in value):
             raise InputError(f"{where(path)}: must not hold a negative number, found {list(value)}")
         return list(value)
+    if kind == "floats":
+        if not isinstance(value, list | tuple) or not value or not all(_is_number(v) and math.isfinite(v) for v in value):
+            raise refuse("a list of numbers, at least one")
+        return [_in_range(float(v) + 0.0, path, where) for v in value]
     if kind == "names":
         choices = spec["choices"]
         if not isinstance(value, list):

@@ -17,8 +17,9 @@ from typing import Any
 from benchmark.errors import InputError, nearest
 from benchmark.plan.cell import Cell, canonical
 from benchmark.plan.document import Document, leaves, read_document
+from benchmark.plan.protocols import PROTOCOLS
 from benchmark.plan.resolve import DataIdentity, Layer, Path_, resolve, shown
-from benchmark.plan.schema import PROTOCOLS, Spec, Where, check_value, defaults, fill
+from benchmark.plan.schema import Spec, Where, check_value, defaults, fill
 
 _TOP = (
     "include",
