@@ -36,7 +36,7 @@ from methods.encoders import EncoderConfig
 from methods.gather import gathered
 from methods.heads import HeadConfig, mlp, out_dim, predictor_mlp
 from methods.losses import full_precision
-from methods.telemetry import pair_cosine, std_ratio
+from methods.telemetry import health
 
 _PROJECTOR = HeadConfig(layers=3, hidden=8192, out=8192, norm="batch", final_bias=False)
 _PREDICTOR = HeadConfig(layers=2, hidden=8192, out=8192, norm="batch")
@@ -113,8 +113,7 @@ class BarlowTwins(Method):
         loss = on * terms[0] + off * config.redundancy * terms[1]
         on_term, off_term = terms.detach()
         return config.loss_scale * loss, {
-            "std": std_ratio(z[0]),
-            "pair_cosine": pair_cosine(z[0]),
+            **health(step, z[0], z[1]),
             "invariance": on_term,  # 0 where the views agree
             "redundancy": off_term,  # 0 where no channel repeats another; both in the form `squares`
         }

@@ -16,11 +16,15 @@ from methods.norms import data_dependent_init
 
 @dataclass(frozen=True)
 class Step:
-    """Where training is: optimizer steps done so far (0 at the first loss), their planned total, the epoch from 0."""
+    """Where training is: optimizer steps done so far (0 at the first loss), their planned total, the epoch from 0.
+
+    watched: whether somebody reads this step's log, so that methods.telemetry need not be computed where nobody does.
+    """
 
     step: int
     total_steps: int
     epoch: int
+    watched: bool = True
 
     @property
     def fraction(self) -> float:

@@ -41,7 +41,7 @@ from methods.gather import gathered
 from methods.heads import HeadConfig, has_batch_norm, mlp, out_dim, predictor_mlp
 from methods.losses import cosine_regression, full_precision
 from methods.momentum import copy_into, cosine_to_one, ema_update, frozen_copy
-from methods.telemetry import pair_cosine, std_ratio
+from methods.telemetry import health
 
 _HEAD = HeadConfig(layers=2, hidden=4096, out=256, norm="batch", final_bias=False)
 
@@ -117,7 +117,7 @@ class BYOL(Method):
             repulsion = [negatives(q[i], t[i], t[1 - i], self.config.temperature) for i in range(2)]
             loss = loss + self.config.negatives * (repulsion[0] + repulsion[1])
         loss = self.config.loss_scale * loss
-        return loss, {"std": std_ratio(z[0]), "pair_cosine": pair_cosine(z[0])}
+        return loss, health(step, z[0], z[1])
 
     def _targets(self, views: list[Tensor], z: list[Tensor]) -> list[Tensor]:
         if self.target is None:

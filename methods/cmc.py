@@ -39,7 +39,7 @@ from methods.heads import HeadConfig, has_batch_norm, mlp, out_dim
 from methods.instdisc import Partition, bank_scores, drawn_negatives, first_of, nce
 from methods.losses import cosine_regression
 from methods.memory import MemoryBank
-from methods.telemetry import pair_cosine, std_ratio
+from methods.telemetry import health
 
 _HEAD = HeadConfig(layers=1, out=128)
 
@@ -161,12 +161,12 @@ class CMC(Method):
             ratios.append((now - log_z).exp())
             losses.append(nce(scores, log_z, n))
         self._fresh.append((index, [z_m.detach() for z_m in z]))
-        return torch.stack(losses).sum(), self._log(z, ratios)
+        return torch.stack(losses).sum(), self._log(step, z, ratios)
 
-    def _log(self, z: list[Tensor], ratios: list[Tensor]) -> dict[str, Tensor]:
+    def _log(self, step: Step, z: list[Tensor], ratios: list[Tensor]) -> dict[str, Tensor]:
         """z_ratio: far from 1, the constants are no longer these networks' Z. view_cosine: of the first two modalities."""
         side_by_side = torch.cat([F.normalize(z_m.detach(), dim=1) for z_m in z], dim=1)
-        log = {"std": std_ratio(side_by_side), "pair_cosine": pair_cosine(side_by_side)}
+        log = health(step, side_by_side)
         log["view_cosine"] = 1.0 - cosine_regression(z[0].detach(), z[1].detach()) / 2.0
         return log | ({"z_ratio": torch.stack(ratios).mean()} if ratios else {})
 

@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from methods.base import Method, Setting, Step
 from methods.checks import check
 from methods.encoders import EncoderConfig
+from methods.gather import world_size
 from methods.heads import HeadConfig, mlp, out_dim, predictor_mlp
 from methods.losses import info_nce
 from methods.memory import KeyQueue
 from methods.momentum import copy_into, cosine_to_one, ema_update, frozen_copy
-from methods.telemetry import pair_cosine, std_ratio
+from methods.telemetry import health
 
 _HEAD = HeadConfig(layers=2, hidden=512, out=128, norm="none")
 
@@ -86,7 +87,8 @@ class Contrastive(Method):
         queue, t = self.queue.keys, self.config.temperature
         loss = info_nce(q[0], k[1], queue, t) + info_nce(q[1], k[0], queue, t)
         self._fresh.append(k[1])
-        return loss, {"std": std_ratio(z[0]), "pair_cosine": pair_cosine(z[0])}
+        age = self.queue.age(step, self.setting.batch_size or len(k[1]) * world_size())
+        return loss, health(step, z[0], z[1]) | {"queue_age": age}
 
     def after_step(self, step: Step) -> None:
         tau = cosine_to_one(self.config.target_ema, step.fraction)

@@ -32,7 +32,7 @@ from methods.checks import check
 from methods.encoders import EncoderConfig
 from methods.gather import gathered, rank
 from methods.losses import full_precision
-from methods.telemetry import pair_cosine, std_ratio
+from methods.telemetry import health
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class CPC(Method):
                 total = total + F.cross_entropy(scores, answer)
                 right.append((scores.detach().argmax(dim=1) == answer).float().mean())
         y = z.detach().permute(0, 2, 3, 1).flatten(0, 2)
-        return total, {"std": std_ratio(y), "pair_cosine": pair_cosine(y), "patch_top1": torch.stack(right).mean()}
+        return total, health(step, y) | {"patch_top1": torch.stack(right).mean()}
 
     def latents(self, patches: Tensor) -> Tensor:  # B x P x C x h x w -> B x D x G x G
         grid = self.config.grid

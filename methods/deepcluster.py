@@ -44,7 +44,7 @@ from methods.heads import HeadConfig, mlp, out_dim
 from methods.kmeans import entropy, kmeans, mutual_information, whitened
 from methods.losses import full_precision
 from methods.norms import average_running_statistics
-from methods.telemetry import pair_cosine, std_ratio
+from methods.telemetry import health
 
 _PROJECTOR = HeadConfig(layers=0, hidden=4096, out=4096, norm="none")
 
@@ -159,8 +159,7 @@ class DeepCluster(Method):
         logits = self.classifier(self._hidden(z))  # B x K
         loss = weighted_classification(logits, targets, self.weights[targets])
         return loss, {
-            "std": std_ratio(z),
-            "pair_cosine": pair_cosine(z),
+            **health(step, z),
             "accuracy": (logits.detach().argmax(dim=1) == targets).float().mean(),
             # Agreement of this epoch's clusters with the ones before; entropy of their sizes over log K.
             "nmi_previous": self.nmi.clone(),

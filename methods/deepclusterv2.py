@@ -40,7 +40,7 @@ from methods.kmeans import entropy, kmeans, mutual_information
 from methods.losses import full_precision
 from methods.norms import average_running_statistics
 from methods.swav import project_crops, prototype_scores
-from methods.telemetry import pair_cosine, std_ratio
+from methods.telemetry import health
 
 _PROJECTOR = HeadConfig(layers=2, hidden=2048, out=128, norm="batch")
 
@@ -150,8 +150,7 @@ class DeepClusterV2(Method):
         unit = F.normalize(z[: self.NUM_VIEWS].detach().to(self.memory.dtype), dim=2)
         self._fresh = [(index, unit.transpose(0, 1))]  # B, B x 2 x d
         return torch.stack(losses).mean(), {
-            "std": std_ratio(z[0]),
-            "pair_cosine": pair_cosine(z[0]),
+            **health(step, z[0], z[1]),
             "accuracy": (scores[0][0].detach().argmax(dim=1) == targets[0]).float().mean(),
             # Of the epoch's first clustering: agreement with the one before, and entropy of the sizes over log K.
             "nmi_previous": self.nmi.clone(),

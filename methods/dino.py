@@ -41,7 +41,7 @@ from methods.losses import cosine_regression, full_precision
 from methods.momentum import copy_into, cosine_to_one, ema_update, frozen_copy
 from methods.norms import norm_1d
 from methods.sinkhorn import sinkhorn
-from methods.telemetry import pair_cosine, std_ratio
+from methods.telemetry import health, relative_entropy
 
 _NO_EMA = ["teacher_ema"]
 
@@ -179,7 +179,7 @@ class DINO(Method):
         z = [self.project(view) for view in views]  # of each crop, B x bottleneck
         s = [self.prototypes(self.predictor(z_i)) for z_i in z]  # B x K
         t = self._teacher_outputs(views[:2], z, step)  # of the two large crops, B x K
-        log = {"std": std_ratio(z[0]), "pair_cosine": pair_cosine(z[0])}
+        log = health(step, z[0], z[1])
         if self.config.similarity == "mse":
             pairs = [cosine_regression(s[v], t[i] - self.centre) for i in range(2) for v in range(len(s)) if v != i]
             return torch.stack(pairs).mean(), log
@@ -190,6 +190,8 @@ class DINO(Method):
         loss = torch.stack(entropies).sum() / (2 * (len(s) - 1))
         own = torch.stack([-torch.special.xlogy(q_i, q_i).sum(dim=1).mean() for q_i in q]).mean()
         # Equation 5: no divergence is a collapse, of entropy 0 to one output, of entropy log K to all alike.
+        # 1 where all prototypes are wanted equally often, 0 where one is wanted always.
+        log["prototype_use"] = relative_entropy(torch.stack(q).mean(dim=(0, 1)))
         return loss, log | {"teacher_entropy": own, "divergence": loss.detach() - own}
 
     @torch.no_grad()

@@ -34,7 +34,7 @@ from methods.checks import check
 from methods.encoders import EncoderConfig
 from methods.gather import gathered
 from methods.losses import full_precision
-from methods.telemetry import pair_cosine, std_ratio
+from methods.telemetry import health
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Distillation(Method):
             raise ValueError(f"the teacher tells {teacher.shape[1]} classes apart, but num_classes is {student.shape[1]}")
         loss = distillation_loss(student, teacher, gathered(labels), self.config.temperature, self.config.alpha)
         agree = (student.detach().argmax(dim=1) == teacher.argmax(dim=1)).float().mean()
-        return loss, {"agreement": agree, "std": std_ratio(y), "pair_cosine": pair_cosine(y)}
+        return loss, health(step, y) | {"agreement": agree}
 
 
 @full_precision

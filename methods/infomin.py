@@ -92,7 +92,7 @@ class InfoMin(MoCoV1):
 
     def loss(self, views: list[Tensor], index: Tensor, labels: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         generator = draws.generator(self.setting.seed, "infomin", step.step)
-        loss, log, dictionary = self.direction(views[0], views[1], index, generator)
+        loss, log, dictionary = self.direction(views[0], views[1], index, generator, step)
         if self.config.jigsaw:
             puzzle, found = self.contrast(self.solve(views[2], generator), dictionary)
             loss = (1.0 - self.config.jigsaw_weight) * loss + self.config.jigsaw_weight * puzzle

@@ -40,7 +40,7 @@ from methods.gather import gathered, own_rows, world_size
 from methods.heads import HeadConfig, has_batch_norm, mlp, out_dim
 from methods.losses import classification, cosine_regression, full_precision
 from methods.memory import MemoryBank
-from methods.telemetry import pair_cosine, std_ratio
+from methods.telemetry import health
 
 _HEAD = HeadConfig(layers=1, out=128)
 _WHOLE = 32  # times the drawn rows: up to this size a memory is scored as a whole
@@ -194,7 +194,7 @@ class InstDisc(Method):
 
     def loss(self, views: list[Tensor], index: Tensor, labels: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         z = self.project(views[0])  # B x d
-        log = {"std": std_ratio(z), "pair_cosine": pair_cosine(z)}
+        log = health(step, z)
         if self.config.softmax == "parametric":
             return classification(self.classifier(z), index), log
         old = self.bank.rows[index]  # B x d

@@ -34,8 +34,8 @@ from methods.checks import check
 from methods.encoders import EncoderConfig
 from methods.gather import gathered
 from methods.heads import HeadConfig, mlp, out_dim
-from methods.losses import cosine_regression, full_precision
-from methods.telemetry import pair_cosine, std_ratio
+from methods.losses import full_precision
+from methods.telemetry import health
 
 _HEAD = HeadConfig(layers=1, out=128)
 
@@ -145,8 +145,7 @@ class InvaSpread(Method):
         other = z[1] if self.config.positives == "augmented" else z[0]
         form = paper_form if self.config.form == "paper" else code_form
         loss = form(z[0], other, self.config.temperature, self.config.negatives)
-        same = 1.0 - cosine_regression(z[0].detach(), z[1].detach()) / 2.0
-        return loss, {"std": std_ratio(z[0]), "pair_cosine": pair_cosine(z[0]), "positive_cosine": same}
+        return loss, health(step, z[0], z[1])
 
     def features(self, images: Tensor) -> Tensor:
         return F.normalize(self.project(images), dim=1) if self.config.evaluate == "z" else self.encoder(images)

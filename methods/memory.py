@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.gather import gathered
+
+if TYPE_CHECKING:
+    from methods.base import Step
 
 
 class KeyQueue(nn.Module):
@@ -36,6 +42,10 @@ class KeyQueue(nn.Module):
         places = (self.cursor + torch.arange(len(keys), device=keys.device)) % size
         self.keys[places] = keys
         self.cursor.copy_((self.cursor + len(keys)) % size)
+
+    def age(self, step: Step, batch_size: int) -> Tensor:
+        """Steps since the oldest key was computed, that is K / B; before the queue has turned once, since the first step."""
+        return self.keys.new_tensor(min(float(step.step), math.ceil(len(self.keys) / batch_size)))
 
 
 class MemoryBank(nn.Module):

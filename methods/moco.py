@@ -41,12 +41,12 @@ from methods import draws
 from methods.base import Method, Setting, Step
 from methods.checks import check
 from methods.encoders import EncoderConfig
-from methods.gather import gathered, own_rows
+from methods.gather import gathered, own_rows, world_size
 from methods.heads import HeadConfig, has_batch_norm, mlp, out_dim
 from methods.losses import full_precision
 from methods.memory import KeyQueue, MemoryBank
 from methods.momentum import copy_into, ema_update, frozen_copy
-from methods.telemetry import pair_cosine, std_ratio
+from methods.telemetry import health
 
 # v1's head becomes v2's by layers: 2.
 _LINEAR = HeadConfig(layers=1, hidden=2048, out=128, norm="none")
@@ -177,14 +177,14 @@ class MoCoV1(Method):
 
     def loss(self, views: list[Tensor], index: Tensor, labels: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         generator = draws.generator(self.setting.seed, "moco", step.step)
-        loss, log, _ = self.direction(views[0], views[1], index, generator)
+        loss, log, _ = self.direction(views[0], views[1], index, generator, step)
         if self.config.symmetric:
-            back, back_log, _ = self.direction(views[1], views[0], index, generator)
+            back, back_log, _ = self.direction(views[1], views[0], index, generator, step)
             loss, log = loss + back, {name: (log[name] + back_log[name]) / 2 for name in log}
         return loss, log
 
     def direction(
-        self, x_q: Tensor, x_k: Tensor, index: Tensor, generator: Generator
+        self, x_q: Tensor, x_k: Tensor, index: Tensor, generator: Generator, step: Step
     ) -> tuple[Tensor, dict[str, Tensor], Dictionary]:
         """Equation 1, where x_q asks for the key of x_k in the dictionary, which is returned too."""
         z = self.project(x_q)  # B x d
@@ -192,7 +192,10 @@ class MoCoV1(Method):
         if self.bank is not None:
             self._fresh.append((index, unit(z.detach())))
         loss, log = self.contrast(z, dictionary)
-        return loss, {"std": std_ratio(z), "pair_cosine": pair_cosine(z)} | log, dictionary
+        log |= health(step, z, dictionary[0])
+        if self.queue is not None:
+            log["queue_age"] = self.queue.age(step, self.setting.batch_size or len(z) * world_size())
+        return loss, log, dictionary
 
     def dictionary(self, images: Tensor, index: Tensor, generator: Generator) -> Dictionary:
         if self.bank is not None:

@@ -39,7 +39,7 @@ from methods.gather import gathered, own_rows
 from methods.heads import HeadConfig, mlp, out_dim, predictor_mlp
 from methods.losses import full_precision
 from methods.momentum import copy_into, cosine_to_one, ema_update, frozen_copy
-from methods.telemetry import pair_cosine, std_ratio
+from methods.telemetry import health
 
 _PREDICTOR = HeadConfig(layers=2, hidden=4096, out=256, norm="batch", final_norm=True)
 _PROJECTOR = replace(_PREDICTOR, layers=3)
@@ -126,7 +126,7 @@ class MoCoV3(Method):
         loss_1, log_1 = self.contrast(q[0], k[1])
         loss_2, log_2 = self.contrast(q[1], k[0])
         log = {name: (log_1[name] + log_2[name]) / 2 for name in log_1}
-        return loss_1 + loss_2, {"std": std_ratio(z[0]), "pair_cosine": pair_cosine(z[0])} | log
+        return loss_1 + loss_2, health(step, z[0], z[1]) | log
 
     def contrast(self, q: Tensor, k: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """2 t c(q, k), and how well the positives are found."""

@@ -43,7 +43,7 @@ from methods.encoders import EncoderConfig
 from methods.gather import gathered
 from methods.heads import HeadConfig, mlp, out_dim, predictor_mlp
 from methods.losses import full_precision, nt_xent
-from methods.telemetry import pair_cosine, std_ratio
+from methods.telemetry import health
 
 _HEAD = HeadConfig(layers=2, hidden=2048, out=128, norm="batch", final_norm=True)
 _PREDICTOR = HeadConfig(layers=2, hidden=512, out=128, norm="batch")
@@ -129,7 +129,7 @@ class SimCLR(Method):
             loss = nt_xent(q, c.temperature, normalize=c.normalize, both=c.negatives == "both", keys=keys)
         else:
             loss = over_triplets(q, keys, c)
-        return loss, {"std": std_ratio(z[0]), "pair_cosine": pair_cosine(z[0]), "contrast_top1": contrast_top1(z, c.normalize)}
+        return loss, health(step, z[0], z[1]) | {"contrast_top1": contrast_top1(z, c.normalize)}
 
     def features(self, images: Tensor) -> Tensor:
         return self.project(images) if self.config.evaluate == "z" else self.encoder(images)

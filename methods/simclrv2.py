@@ -37,7 +37,7 @@ from methods.losses import nt_xent
 from methods.memory import KeyQueue
 from methods.momentum import copy_into, ema_update, frozen_copy
 from methods.simclr import contrast_top1
-from methods.telemetry import pair_cosine, std_ratio
+from methods.telemetry import health
 
 _HEAD = HeadConfig(layers=3, hidden=2048, out=128, norm="batch", final_norm=True)
 
@@ -111,7 +111,10 @@ class SimCLRv2(Method):
         if self.target is not None:
             with torch.no_grad():
                 self._fresh.append(self.target(views[1]))
-        return loss, {"std": std_ratio(z[0]), "pair_cosine": pair_cosine(z[0]), "contrast_top1": contrast_top1(z)}
+        log = health(step, z[0], z[1]) | {"contrast_top1": contrast_top1(z)}
+        if self.memory is not None:
+            log["queue_age"] = self.memory.age(step, z.shape[1])
+        return loss, log
 
     def after_step(self, step: Step) -> None:
         if self.target is None or self.memory is None:

@@ -39,7 +39,7 @@ from methods.heads import HeadConfig, has_batch_norm, mlp, out_dim, predictor_ml
 from methods.losses import full_precision
 from methods.memory import MemoryBank
 from methods.momentum import copy_into, frozen_copy
-from methods.telemetry import pair_cosine, std_ratio
+from methods.telemetry import health
 
 _PROJECTOR = HeadConfig(layers=3, hidden=2048, out=2048, norm="batch", final_norm=True)
 _PREDICTOR = HeadConfig(layers=2, hidden=512, out=2048, norm="batch")
@@ -142,7 +142,7 @@ class SimSiam(Method):
         pairs = {"symmetric": [(0, 1), (1, 0)], "asymmetric": [(0, 1)], "asymmetric_2x": [(0, 1), (2, 3)]}
         distance = negative_cosine if self.config.similarity == "cosine" else softmax_cross_entropy
         losses = [distance(self.predictor(z[i]), t[j]) for i, j in pairs[self.config.symmetrization]]
-        return torch.stack(losses).mean(), {"std": std_ratio(z[0]), "pair_cosine": pair_cosine(z[0])}
+        return torch.stack(losses).mean(), health(step, z[0], z[1])
 
     def _targets(self, views: list[Tensor], z: list[Tensor], index: Tensor, step: Step) -> list[Tensor]:
         if self.snapshot is not None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from methods.base import Method, Setting, Step
 from methods.encoders import EncoderConfig
 from methods.losses import classification
-from methods.telemetry import pair_cosine, std_ratio
+from methods.telemetry import health
 
 
 @dataclass(frozen=True)
@@ -44,4 +44,4 @@ class Supervised(Method):
         logits = self.classifier(y)  # B x C
         accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
         loss = classification(logits, labels, self.config.label_smoothing)
-        return loss, {"accuracy": accuracy, "std": std_ratio(y), "pair_cosine": pair_cosine(y)}
+        return loss, health(step, y) | {"accuracy": accuracy}

@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -48,7 +47,7 @@ from methods.heads import HeadConfig, mlp, out_dim, predictor_mlp
 from methods.losses import full_precision
 from methods.memory import KeyQueue
 from methods.sinkhorn import sinkhorn
-from methods.telemetry import pair_cosine, std_ratio
+from methods.telemetry import health, relative_entropy
 
 _PROJECTOR = HeadConfig(layers=2, hidden=2048, out=128, norm="batch")
 _PREDICTOR = HeadConfig(layers=2, hidden=512, out=128, norm="batch")
@@ -155,9 +154,10 @@ class SwAV(Method):
             unit = F.normalize(z[: self.NUM_VIEWS].detach().to(scores.dtype), dim=2)
             self._fresh = [torch.cat(list(unit), dim=1)]  # B x 2d
         prediction = torch.softmax(scores[0].detach() / self.config.temperature, dim=1)
+        age = {} if self.queue is None else {"queue_age": self.queue.age(step, z.shape[1] * world_size())}
         return loss, {
-            "std": std_ratio(z[0]),
-            "pair_cosine": pair_cosine(z[0]),
+            **health(step, z[0], z[1]),
+            **age,
             # Both 1 at most: a code spread over all prototypes; and all prototypes predicted equally often.
             "code_entropy": relative_entropy(codes[0].detach()).mean(),
             "prototype_use": relative_entropy(prediction.mean(dim=0)),
@@ -208,11 +208,6 @@ def project_crops(encoder: nn.Module, projector: nn.Module, views: list[Tensor])
         crops = torch.stack(list(same_size), dim=1)  # B x V' x C x H x W
         y.append(encoder(crops.flatten(0, 1)).unflatten(0, crops.shape[:2]).transpose(0, 1))  # V' x B x D
     return projector(torch.cat(y).flatten(0, 1)).unflatten(0, (len(views), -1))
-
-
-def relative_entropy(p: Tensor) -> Tensor:  # ... x K -> ...
-    """Entropy over log K: 0 where one entry has all the weight, 1 where all have the same."""
-    return -torch.xlogy(p, p).sum(dim=-1) / math.log(p.shape[-1])
 
 
 def _check(config: SwAVConfig, setting: Setting) -> None:

@@ -1,10 +1,29 @@
-"""Collapse, seen while training and after it: one definition for the training log and for the evaluation."""
+"""Collapse and health, seen while training and after it: one definition for the training log and for the evaluation.
+
+    std               deviation of z/|z| per channel x sqrt(d)             0 collapsed, 1 spread over the sphere
+    effective_rank    how many directions the batch fills                  0 collapsed
+    pair_cosine       between different images of one view                 1 collapsed
+    uniformity        log mean exp(-2 |u_i - u_j|^2) over pairs            0 collapsed, the lower the more even
+    positive_cosine   between an image's two views, or one and its key     1 aligned
+    alignment         mean |u - u'|^2 over positives, 2 - 2 cosine         0 aligned
+    negative_cosine   between different images' views                      close to positive_cosine: nothing is told apart
+
+Alignment and uniformity are Wang & Isola's (2005.10242, section 4), for exponents 2 and t = 2.
+"""
 
 from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from methods.base import Step
+
+SAMPLES = 256
 
 
 def _unit(z: Tensor) -> Tensor:  # B x d -> B x d, float32 at least
@@ -31,3 +50,63 @@ def pair_cosine(z: Tensor) -> Tensor:  # B x d -> scalar
         return unit.new_tensor(float("nan"))
     # sum over i != j of u_i . u_j = |sum u|^2 - sum |u|^2: no B x B matrix needed.
     return (unit.sum(dim=0).square().sum() - unit.square().sum()) / (n * (n - 1))
+
+
+def effective_rank(z: Tensor) -> Tensor:  # N x d -> scalar, float64
+    """exp(entropy of p), p_i = s_i / sum s, s the singular values of the centred z. Between 1 and min(N - 1, d).
+
+    Roy & Vetterli (2007); RankMe (2210.02885) uses it for representations, without centring. Centred here, so that a
+    constant offset does not count as a direction. 0 when all rows are equal: then no direction varies at all. Singular
+    values within rounding of the input's precision (eps times the norm of z) are taken as zero.
+    """
+    eps = torch.finfo(z.dtype).eps
+    wide = z.detach().double()
+    centred = wide - wide.mean(dim=0)
+    # The smaller Gram matrix has the squared singular values as its eigenvalues, and is far cheaper than an SVD.
+    gram = centred.T @ centred if len(z) >= z.shape[1] else centred @ centred.T
+    finite = gram.isfinite().all()  # the solver refuses what is not
+    s = torch.linalg.eigvalsh(torch.where(finite, gram, 0.0)).clamp_min(0.0).sqrt()
+    s = torch.where(s > eps * wide.norm(), s, 0.0)
+    p = s / s.sum().clamp_min(torch.finfo(s.dtype).tiny)
+    rank = torch.where(s.sum() > 0, (-torch.special.xlogy(p, p).sum()).exp(), 0.0)
+    return torch.where(finite, rank, torch.nan)
+
+
+def alignment(z: Tensor, other: Tensor) -> Tensor:  # B x d, B x d -> scalar
+    """Mean squared distance between the unit vectors of an image's two views."""
+    return (_unit(z) - _unit(other)).square().sum(dim=1).mean()
+
+
+def uniformity(z: Tensor) -> Tensor:  # B x d -> scalar
+    """Log of the mean, over pairs of different samples, of exp(-2 |u_i - u_j|^2). Not a number for fewer than two."""
+    unit = _unit(z)
+    n = len(unit)
+    if n < 2:
+        return unit.new_tensor(float("nan"))
+    potential = (4.0 * (unit @ unit.T - 1.0)).exp()  # |u_i - u_j|^2 = 2 - 2 cos
+    return ((potential.sum() - potential.diagonal().sum()) / (n * (n - 1))).log()
+
+
+def relative_entropy(p: Tensor) -> Tensor:  # ... x K -> ...
+    """Entropy over log K: 0 where one entry has all the weight, 1 where all have the same."""
+    return -torch.xlogy(p, p).sum(dim=-1) / math.log(p.shape[-1])
+
+
+@torch.no_grad()
+def health(step: Step, z: Tensor, other: Tensor | None = None) -> dict[str, Tensor]:  # B x d each
+    """What a method logs of its outputs z for one view and, where an image has a second (a view, a key), of those; nothing
+    at a step that nobody watches.
+
+    Effective rank and uniformity look at the first 256 samples: what they cost does not grow with the batch.
+    """
+    if not step.watched:
+        return {}
+    few = z[:SAMPLES]
+    log = {"std": std_ratio(z), "pair_cosine": pair_cosine(z)}
+    log |= {"effective_rank": effective_rank(_unit(few)), "uniformity": uniformity(few)}
+    if other is not None:
+        unit, second, n = _unit(z), _unit(other), len(z)
+        same = (unit * second).sum(dim=1)
+        different = (unit.sum(dim=0) @ second.sum(dim=0) - same.sum()) / max(1, n * (n - 1))
+        log |= {"positive_cosine": same.mean(), "negative_cosine": different, "alignment": alignment(z, other)}
+    return log

@@ -39,7 +39,7 @@ from methods.gather import gathered
 from methods.heads import HeadConfig, mlp, out_dim, predictor_mlp
 from methods.losses import cosine_regression, full_precision
 from methods.momentum import copy_into, cosine_to_one, ema_update, frozen_copy
-from methods.telemetry import pair_cosine, std_ratio
+from methods.telemetry import health
 
 _EXPANDER = HeadConfig(layers=3, hidden=8192, out=8192, norm="batch", final_bias=False)
 _PREDICTOR = HeadConfig(layers=2, hidden=8192, out=8192, norm="batch")
@@ -137,8 +137,7 @@ class VICReg(Method):
         v = 0.5 * v if config.halve_variance else v
         loss = config.invariance * s + config.variance * v + config.covariance * c
         return loss, {
-            "std": std_ratio(z[0]),
-            "pair_cosine": pair_cosine(z[0]),
+            **health(step, z[0], z[1]),
             "invariance": s.detach(),
             "variance": v.detach(),
             "covariance": c.detach(),

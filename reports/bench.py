@@ -1,5 +1,5 @@
-"""The bench's tables for the README and the page, loaders and training steps beside what people use: each from the newest
-committed record that has it.
+"""The bench's tables for the README and the page, loaders, training steps and evaluation beside what people use: each from
+the newest committed record that has it.
 
 A record is what `python -m benchmark.bench --json reports/records/bench/NAME.json` writes, in the shape that
 `benchmark/bench/record.py` describes. Nothing is computed here.
@@ -18,8 +18,9 @@ from reports.render_markdown import escape, grid
 
 HEADER = ("what", "ours", "beside", "its number", "ratio", "goal", "")
 NUMERIC = (False, True, False, True, True, False, False)
-TITLES = {"bench": "Speed of the loaders", "steps": "Time of a training step"}
+TITLES = {"bench": "Speed of the loaders", "steps": "Time of a training step", "evaluation": "Speed of the evaluation"}
 _STEP = "step of "
+_EVALUATION = ("kNN", "health telemetry")
 MISSING = "Not measured yet: `make bench` measures, and `--json reports/records/bench/NAME.json` keeps the record."
 _SCHEMA = 1
 _TOLD = ("images/s", "s", "MiB")  # units of the other loaders' lines that are told where no goal is missed
@@ -55,7 +56,7 @@ def newest(folder: Path) -> tuple[dict[str, Bench], tuple[str, ...]]:
         except InputError as error:
             problems.append(str(error))
     found = {}
-    for name, show in (("bench", _shown), ("steps", _steps)):
+    for name, show in (("bench", _shown), ("steps", _steps), ("evaluation", _evaluation)):
         having = [part for record in records if (part := _part(record, name))["results"]]
         if having:
             found[name] = show(max(having, key=lambda record: record["date"]))
@@ -72,9 +73,15 @@ def markdown(bench: Bench | None) -> str:
 
 def _part(record: dict[str, Any], name: str) -> dict[str, Any]:
     """The record with what belongs to one of the tables alone."""
-    parts = {key: [line for line in record.get(key, []) if line["bench"].startswith(_STEP) == (name == "steps")]
-             for key in ("results", "missing")}  # fmt: skip
+    parts = {key: [line for line in record.get(key, []) if _table(line["bench"]) == name] for key in ("results", "missing")}
     return record | parts
+
+
+def _table(bench: str) -> str:
+    """Which of TITLES a line belongs to."""
+    if bench.startswith(_STEP):
+        return "steps"
+    return "evaluation" if bench.startswith(_EVALUATION) else "bench"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -137,6 +144,20 @@ def _steps(record: dict[str, Any]) -> Bench:
         notes.append(f"Not measured: {bench}, " + "; ".join(f"{line['subject']} ({line['why']})" for line in left) + ".")
     header = ("method", "ours", *peers, "")
     return Bench(tuple(rows), tuple(notes), header, (False, True, *(True for _ in peers), False))
+
+
+def _evaluation(record: dict[str, Any]) -> Bench:
+    """A row for every line that has a peer; how each was measured in the notes."""
+    lines: list[dict[str, Any]] = record["results"]
+    alone = {(line["bench"], line["subject"]): line for line in lines if not line.get("peer")}
+    rows = [_row(line, alone.get((line["bench"], line["peer"]))) for line in lines if line.get("peer")]
+    notes = list(_where(record, "Retable"))
+    for line in lines:
+        if line["detail"]:
+            notes.append(f"{line['bench'][0].upper()}{line['bench'][1:]}, {line['subject']}: {line['detail']}.")
+    for bench, left in _grouped(record.get("missing", []), "bench").items():
+        notes.append(f"Not measured: {bench}, " + "; ".join(f"{line['subject']} ({line['why']})" for line in left) + ".")
+    return Bench(tuple(rows), tuple(notes))
 
 
 def _row(line: dict[str, Any], peer: dict[str, Any] | None) -> tuple[str, ...]:

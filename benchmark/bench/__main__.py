@@ -19,7 +19,7 @@ from benchmark.bench.show import show
 from benchmark.errors import InputError
 
 OK, BAD_INPUT, STOPPED = 0, 2, 130
-PARTS = ("loader", "startup", "memory", "step")
+PARTS = ("loader", "startup", "memory", "step", "health")
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -76,6 +76,10 @@ def _main(args: argparse.Namespace) -> int:
                 from benchmark.bench import steps
 
                 found, words = steps.run(steps.QUICK if args.quick else steps.Effort(), announce), {}
+            elif part == "health":
+                from benchmark.bench import health, steps
+
+                found, words = health.run(steps.QUICK if args.quick else steps.Effort(), announce), {}
             elif part == "startup":
                 found, words = startup.run(args.data, cache, repetitions, announce)
             else:

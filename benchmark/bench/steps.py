@@ -22,6 +22,7 @@ from benchmark.bench.contender import Announce
 from benchmark.bench.record import Goal, Missing, Outcome, Result, measured
 from benchmark.bench.step_peers import PEERS
 from benchmark.launch.machine import cores
+from benchmark.train.loop import gradient_norms
 from methods import load
 from methods.base import Method, Setting, Step
 from methods.encoders import EncoderConfig, build_encoder
@@ -56,7 +57,7 @@ def run(effort: Effort, announce: Announce) -> Outcome:
     """Every method that has a minimal loop."""
     outcome = Outcome()
     torch.set_num_threads(cores())
-    detail = _told(effort)  # said once, it is the same for all
+    detail = told(effort)  # said once, it is the same for all
     for name in sorted(MINIMAL):
         announce(f"step of {name}")
         outcome.add(one(name, effort, detail))
@@ -67,14 +68,14 @@ def run(effort: Effort, announce: Announce) -> Outcome:
 def one(name: str, effort: Effort, detail: str = "") -> Outcome:
     """One method beside all its peers."""
     outcome, bench = Outcome(), f"step of {name}"
-    steps = {"ours": _ours(name, effort), LEAST: _looped(name, MINIMAL[name], effort)}
+    steps = {"ours": watched_step(name, effort, False), LEAST: _looped(name, MINIMAL[name], effort)}
     for peer, has in PEERS.items():
         if name in has:
             try:
                 steps[peer] = _looped(name, has[name], effort)
             except ImportError as error:
                 outcome.missing.append(Missing(bench, peer, f"cannot be imported: {error}"))
-    times = _turns(steps, effort)
+    times = turns_of(steps, effort)
     ours = times.pop("ours")
     for peer, theirs in times.items():
         outcome.results.append(measured(bench, peer, UNIT, theirs, detail=detail if peer == LEAST else ""))
@@ -100,14 +101,14 @@ def _beside(bench: str, ours: list[float], peer: str, theirs: list[float], least
     )
 
 
-def _told(effort: Effort) -> str:
+def told(effort: Effort) -> str:
     width = "" if effort.width == 1 else f" of width {effort.width:g}"
     network = f"ResNet-18{width}, heads of {minimal.HIDDEN} and {minimal.OUT}, queues of {minimal.QUEUE:,}"
     work = f"{effort.batch} images of 32 x 32 a step, bfloat16 autocast, SGD with momentum, {effort.turns} turns"
     return f"{network}, {minimal.PROTOTYPES} prototypes; {work}"
 
 
-def _turns(steps: dict[str, Callable[[], None]], effort: Effort) -> dict[str, list[float]]:
+def turns_of(steps: dict[str, Callable[[], None]], effort: Effort) -> dict[str, list[float]]:
     """Milliseconds of each turn, by contender."""
     for step in steps.values():
         for _ in range(effort.warm):
@@ -169,12 +170,13 @@ def built(name: str, encoder: EncoderConfig, batch: int) -> Method:
     return method
 
 
-def _ours(name: str, effort: Effort) -> Callable[[], None]:
+def watched_step(name: str, effort: Effort, watched: bool) -> Callable[[], None]:
+    """Our step, as the training loop takes it; watched: with the telemetry of the steps that it logs, one in many."""
     torch.manual_seed(0)
     method = built(name, _encoder(effort), effort.batch)
     method.to(memory_format=torch.channels_last).train()
     optimizer = _optimizer([p for group in method.param_groups() for p in group["params"]])
-    (views, index, labels), at = images(name, effort.batch), Step(1, 1000, 1)
+    (views, index, labels), at = images(name, effort.batch), Step(1, 1000, 1, watched)
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16):
@@ -182,6 +184,8 @@ def _ours(name: str, effort: Effort) -> Callable[[], None]:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         method.after_backward(at)
+        if watched:
+            gradient_norms(method)
         optimizer.step()
         method.after_step(at)
 

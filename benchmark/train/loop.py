@@ -63,6 +63,21 @@ def largest_gradient(model: torch.nn.Module) -> tuple[str, float] | None:
     return named[place][0], float(norms[place])
 
 
+def gradient_norms(model: torch.nn.Module) -> dict[str, Tensor]:
+    """`gradient_norm` of all gradients together, and `gradient/<block>` of each block: a stage or a transformer block of the
+    encoder, its first layer (MoCo v3's instability begins there, 2104.02057, section 4.2), each head."""
+    blocks: dict[str, list[Tensor]] = {}
+    for name, p in model.named_parameters():
+        if p.grad is not None:
+            parts = name.split(".")
+            depth = 1 if parts[0] != "encoder" else 3 if parts[1] == "blocks" else 2
+            blocks.setdefault(".".join(parts[:depth]), []).append(p.grad)
+    if not blocks:
+        return {}
+    norms = [torch.stack(torch._foreach_norm(grads)).float().norm() for grads in blocks.values()]
+    return {"gradient_norm": torch.stack(norms).norm()} | {f"gradient/{b}": n for b, n in zip(blocks, norms, strict=True)}
+
+
 @dataclass
 class Progress:
     """Where a training stands; what the status table and the progress bar show."""
@@ -179,7 +194,8 @@ class Training:
         views = [view.to(self.device, non_blocking=True) for view in batch.views]
         labels = batch.labels.to(self.device)
         index = batch.index.to(self.device) if self.positions is None else self._positions(batch.index)
-        at = Step(self.step, self.total, epoch)
+        watched = (self.step + 1) % self.log_every == 0 or self.step + 1 in (1, self.total)
+        at = Step(self.step, self.total, epoch, watched)
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config["precision"] == "bf16")
         with self._refusals(), autocast:
             self._begin(views, epoch)
@@ -191,14 +207,16 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         logs = {**logs, **self.method.after_backward(at)}
+        if watched:
+            logs |= gradient_norms(self.method)
         norm, by = self.clip
         if norm > 0:
-            logs["gradient_norm"] = clip_gradients(self.method.parameters(), norm, by)
+            clip_gradients(self.method.parameters(), norm, by)
         self.optimizer.step()
         self.method.after_step(at)
         self.step += 1
         self.first = False
-        if self.step % self.log_every == 0 or self.step in (1, self.total):
+        if watched:
             numbers = {name: float(number) for name, number in logs.items()}
             epochs = self.step / self.loader.batches_per_epoch
             self._log({"step": self.step, "epoch": epochs, "loss": value, "learning_rate": rate, **numbers})

@@ -20,6 +20,7 @@ EncoderName = Literal[
 Stem = Literal["imagenet", "cifar", "stride2"]
 EncoderNorm = Literal["batch", "group", "group_ws", "layer", "none", "affine"]
 PatchProjection = Literal["learned", "frozen"]
+Positions = Literal["sincos", "learned"]
 
 BOTTLENECKS = ("resnet50", "resnet101", "resnet152")
 VITS = ("vit_tiny", "vit_small", "vit_base")
@@ -27,7 +28,7 @@ VITS = ("vit_tiny", "vit_small", "vit_base")
 # Switches that an encoder of the other kind would silently ignore: there they must be at their default. Settings of size
 # (stem, groups, patch_size, zero_init) may be said for all rows of a sweep at once and are left unused where they mean nothing.
 _OF_CONVOLUTIONS = ("norm", "bn_splits", "sk")
-_OF_VITS = ("heads", "drop_path", "patch_projection")
+_OF_VITS = ("heads", "drop_path", "patch_projection", "positions")
 
 # Of settings that came after records were published: at its default such a setting is left out of a cell's config, so that
 # a cell that does not use it keeps the id it had.
@@ -59,12 +60,15 @@ class EncoderConfig:
     sk: selective kernels (1903.06586) in the place of each bottleneck's 3x3 convolution, with the stem and the shortcuts
         of ResNet-D (1812.01187), which SimCLR v2's code switches on together; of resnet50, resnet101 and resnet152.
 
-    Of ViTs (a convolutional encoder has no patch_size, and refuses the others):
+    Of ViTs (a convolutional encoder has no patch_size and no grid, and refuses the others):
     patch_size: side of the square patches; it must divide the sides of every view.
     heads: of the attention; 0 is one for every 64 channels. MoCo v3's ViT-Small has 12.
     drop_path: stochastic depth (1603.09382): the rate at which a sample skips a branch of the last block; the first
         block's is 0, those between rise evenly. Only where gradients are taken: targets and evaluation run whole.
     patch_projection: `frozen` leaves the patch projection as it was drawn, MoCo v3's trick against instability.
+    positions: `sincos` adds fixed sines and cosines of a patch's row and column, as MoCo v3; `learned` a trained vector for
+        each patch of a square of `grid` x `grid` and for the class token, as DINO and DeiT, stretched over other views.
+        224 pixels in patches of 16 are a grid of 14.
     """
 
     name: EncoderName = "resnet18"
@@ -79,6 +83,8 @@ class EncoderConfig:
     heads: int = field(default=0, metadata=LATER)
     drop_path: float = field(default=0.0, metadata=LATER)
     patch_projection: PatchProjection = field(default="learned", metadata=LATER)
+    positions: Positions = field(default="sincos", metadata=LATER | {"governs": {"sincos": ["grid"]}})
+    grid: int = field(default=14, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.width <= 0.0:
@@ -93,6 +99,10 @@ class EncoderConfig:
             raise ValueError(f"encoder.drop_path must be in [0, 1), not {self.drop_path}")
         if self.patch_projection not in ("learned", "frozen"):
             raise ValueError(f"encoder.patch_projection must be learned or frozen, not '{self.patch_projection}'")
+        if self.positions not in ("sincos", "learned"):
+            raise ValueError(f"encoder.positions must be sincos or learned, not '{self.positions}'")
+        if self.grid < 1:
+            raise ValueError(f"encoder.grid must be at least 1, not {self.grid}")
         for setting in fields(self):
             said = getattr(self, setting.name)
             if setting.name in (_OF_CONVOLUTIONS if self.name in VITS else _OF_VITS) and said != setting.default:

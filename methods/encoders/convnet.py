@@ -18,6 +18,7 @@ class ConvNet(nn.Module):
 
     def __init__(self, config: EncoderConfig, channels: int = 3) -> None:
         super().__init__()
+        self.config = config
         widths = [scaled(c, config.width) for c in _CHANNELS]
         first, pool = stem(config, channels, widths[0])
         layers: list[nn.Module] = [first, norm(config, widths[0]), nn.ReLU(inplace=True), pool]

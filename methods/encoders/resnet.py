@@ -220,6 +220,7 @@ class ResNet(nn.Module):
 
     def __init__(self, config: EncoderConfig, inputs: int = 3) -> None:
         super().__init__()
+        self.config = config
         counts, bottleneck = BLOCKS[config.name]
         channels = scaled(64, config.width)
         self.conv1, self.maxpool = stem(config, inputs, channels)

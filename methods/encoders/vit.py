@@ -5,8 +5,9 @@
     x   = x' + mlp(norm(x'))                   mlp: four times as wide inside, GELU
     y   = norm(x_12)[0]                        the class token
 
-P is not learned: half of the channels hold sines and cosines of a patch's row, the other half of its column, at
+P of `sincos` is not learned: half of the channels hold sines and cosines of a patch's row, the other half of its column, at
 frequencies 10000^(-i / (D/4)); the class token has none. It exists for a grid of any size, so views may be of several sizes.
+P of `learned` is a parameter, the class token's first; over a grid of another size it is stretched, bicubic (DINO, 2104.14294).
 
 Parameters without a head, in millions: Tiny 5.5, Small 21.7, Base 85.8 at 224 / 16 with the positions, which timm counts.
 """
@@ -42,6 +43,20 @@ def positions(rows: int, columns: int, channels: int, like: Tensor) -> Tensor:
     down = waves(rows)[:, None].expand(rows, columns, -1)
     across = waves(columns)[None].expand(rows, columns, -1)
     return torch.cat([down, across], dim=2).flatten(0, 1).to(like.dtype)
+
+
+def stretched(learned: Tensor, rows: int, columns: int) -> Tensor:
+    """1 x (1 + G^2) x D -> 1 x (1 + rows * columns) x D: the patches' positions over another grid, the class token's as it is.
+
+    The same numbers as DINO's released code, whose scale is that of a grid a tenth of a patch larger: against rounding.
+    """
+    grid = math.isqrt(learned.shape[1] - 1)
+    if (rows, columns) == (grid, grid):
+        return learned
+    square = learned[:, 1:].unflatten(1, (grid, grid)).permute(0, 3, 1, 2)  # 1 x D x G x G
+    scale = [(rows + 0.1) / grid, (columns + 0.1) / grid]
+    patches = F.interpolate(square, scale_factor=scale, mode="bicubic").flatten(2).transpose(1, 2)
+    return torch.cat([learned[:, :1], patches], dim=1)
 
 
 class PatchEmbed(nn.Module):
@@ -120,11 +135,11 @@ class Block(nn.Module):
         return x + (y if kept is None else y * kept[1])
 
 
-# NOTE(departs): Every ViT has MoCo v3's fixed sin-cos positions, Xavier-uniform weights and class token near zero; DINO's
-# released code learns its positions and draws them, the class token and the weights of linear layers from a truncated normal
-# of deviation 0.02.
-# NOTE(departs): In a view smaller than the others a patch has the position of its row and column, so that a local crop has
-# the positions of a large view's upper left corner; DINO's released code stretches its learned positions over the crop.
+# NOTE(departs): Every ViT has MoCo v3's Xavier-uniform weights and class token near zero, and its fixed sin-cos positions
+# unless `positions` says otherwise; DINO's released code learns its positions and draws them, the class token and the weights
+# of linear layers from a truncated normal of deviation 0.02.
+# NOTE(departs): With sin-cos positions a patch of a smaller view has the position of its row and column, so that a local crop
+# has the positions of a large view's upper left corner; DINO's released code stretches its learned positions over the crop.
 # NOTE(departs): A ViT has one attention head for every 64 channels unless `heads` says otherwise, as timm's and DINO's;
 # MoCo v3's ViT-Small has 12 heads of 32 channels.
 class ViT(nn.Module):
@@ -134,6 +149,7 @@ class ViT(nn.Module):
 
     def __init__(self, config: EncoderConfig, inputs: int = 3) -> None:
         super().__init__()
+        self.config = config
         channels = max(1, round(CHANNELS[config.name] * config.width))
         heads = config.heads or max(1, channels // 64)
         if channels % 4 or channels % heads:
@@ -149,6 +165,10 @@ class ViT(nn.Module):
             # A key of this network's own, and how often it has drawn: what a resumed run needs to draw on.
             self.register_buffer("draws", torch.stack([torch.randint(2**62, ()), torch.tensor(0)]))
         self.out_dim = channels
+        self.pos_embed: nn.Parameter | None = None
+        if config.positions == "learned":  # the last to be drawn: all else starts alike
+            self.pos_embed = nn.Parameter(torch.empty(1, 1 + config.grid**2, channels))
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self._tokens(images)
@@ -157,15 +177,19 @@ class ViT(nn.Module):
             x = block(x, None if kept is None else kept[i])
         return self.norm(x[:, 0])
 
-    def intermediate(self, images: Tensor, n: int) -> Tensor:
-        """B x n x D: the class token after each of the last n blocks, through the last norm; DINO's linear probe takes 4."""
+    def intermediate(self, images: Tensor, n: int, patch_mean: bool = False) -> Tensor:
+        """B x n x D: the class token after each of the last n blocks, through the last norm; DINO's linear probe takes 4.
+
+        patch_mean: one more, the mean of the last block's patch tokens through that norm, which DINO's takes of a ViT-Base.
+        """
         if not 1 <= n <= len(self.blocks):
             raise ValueError(f"n must be in [1, {len(self.blocks)}], the number of blocks, not {n}")
         x, found = self._tokens(images), []
         for block in self.blocks:
             x = block(x)
             found.append(x[:, 0])
-        return self.norm(torch.stack(found[-n:], dim=1))
+        tokens = self.norm(torch.stack(found[-n:], dim=1))
+        return torch.cat([tokens, self.norm(x[:, 1:]).mean(dim=1, keepdim=True)], dim=1) if patch_mean else tokens
 
     def attention(self, images: Tensor) -> Tensor:
         """B x heads x T x T: the last block's attention; token 0 is the class token, then the patches row by row."""
@@ -179,8 +203,12 @@ class ViT(nn.Module):
         size, (height, width) = self.patch_embed.size, images.shape[2:]
         if height % size or width % size:
             raise ValueError(f"a view of {height} x {width} does not divide into patches of {size} x {size} (patch_size)")
-        x = self.patch_embed(images) + positions(height // size, width // size, self.out_dim, self.cls_token)
-        return torch.cat([self.cls_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
+        rows, columns = height // size, width // size
+        x = self.patch_embed(images)
+        if self.pos_embed is None:
+            x = x + positions(rows, columns, self.out_dim, self.cls_token)
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1).to(x.dtype), x], dim=1)
+        return x if self.pos_embed is None else x + stretched(self.pos_embed, rows, columns)
 
     def _kept(self, batch: int) -> Tensor | None:
         """depth x 2 x B x 1 x 1: 0 where a sample skips a branch, else 1 / (1 - rate). None where nothing is dropped.

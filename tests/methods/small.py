@@ -58,6 +58,10 @@ VIEWS: dict[str, list[tuple[int, ...]]] = {
     "swav": [(3, 16, 16)] * 2 + [(3, 12, 12)] * 2,
 }
 
+# What methods log of their outputs (methods.telemetry.health): for one view; for an image's two.
+HEALTH = {"std", "pair_cosine", "effective_rank", "uniformity"}
+HEALTH_OF_PAIRS = HEALTH | {"positive_cosine", "negative_cosine", "alignment"}
+
 
 def shapes(name: str) -> list[tuple[int, ...]]:
     return VIEWS.get(name, [(3, 16, 16)] * load(name).NUM_VIEWS)

@@ -16,6 +16,7 @@ from methods.byol import BYOL, BYOLConfig, negatives
 from methods.encoders import EncoderConfig
 from methods.heads import HeadConfig
 from methods.norms import Affine, BatchNorm1d
+from tests.methods.small import HEALTH_OF_PAIRS
 
 HEAD = HeadConfig(hidden=12, out=6)
 ENCODER = EncoderConfig(name="convnet", stem="stride2", width=0.125)
@@ -233,7 +234,7 @@ def test_log_has_the_collapse_telemetry_of_the_projection() -> None:
     method = build()
     loss, log = method.loss(views(), NOBODY, NOBODY, STEP)
     assert loss.requires_grad and loss.ndim == 0
-    assert set(log) == {"std", "pair_cosine"} and not any(v.requires_grad for v in log.values())
+    assert set(log) == HEALTH_OF_PAIRS and not any(v.requires_grad for v in log.values())
     method.projector[-1].weight.data.zero_()
     method.projector[-1].bias.data.fill_(1.0)
     assert method.loss(views(), NOBODY, NOBODY, STEP)[1]["std"].item() == pytest.approx(0.0, abs=1e-9)

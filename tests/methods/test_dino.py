@@ -17,6 +17,7 @@ from methods.base import Setting, Step
 from methods.dino import DINO, DINOConfig, PlainPrototypes, Prototypes, cross_entropy, teacher_temperature
 from methods.encoders import EncoderConfig
 from methods.norms import BatchNorm1d
+from tests.methods.small import HEALTH_OF_PAIRS
 
 SMALL: dict[str, Any] = {"layers": 2, "hidden": 12, "bottleneck": 4, "prototypes": 6}
 ENCODER = EncoderConfig(name="convnet", stem="stride2", width=0.125)
@@ -371,11 +372,11 @@ def test_the_divergence_tells_both_collapses() -> None:
     """Equation 5 and figure 7: no divergence, with the teacher's entropy at 0 or at log K."""
     method = build(balance="none")
     log = method.loss(views(), NOBODY, NOBODY, at(0))[1]
-    assert set(log) == {"std", "pair_cosine", "teacher_entropy", "divergence"}
+    assert set(log) == HEALTH_OF_PAIRS | {"teacher_entropy", "divergence", "prototype_use"}
     assert not any(v.requires_grad for v in log.values())
     torch.testing.assert_close(log["teacher_entropy"] + log["divergence"], value(method, views()).detach())
     assert log["divergence"] > 0 and 0 < log["teacher_entropy"] < math.log(6)
-    assert set(build(similarity="mse").loss(views(), NOBODY, NOBODY, at(0))[1]) == {"std", "pair_cosine"}
+    assert set(build(similarity="mse").loss(views(), NOBODY, NOBODY, at(0))[1]) == HEALTH_OF_PAIRS
     assert method.teacher is not None
     for part in (method.head, method.teacher[1]):
         last = part[-1]  # type: ignore[index]

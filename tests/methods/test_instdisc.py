@@ -14,6 +14,7 @@ from methods.base import Setting, Step
 from methods.encoders import EncoderConfig
 from methods.heads import HeadConfig
 from methods.instdisc import InstDisc, InstDiscConfig, Partition, bank_scores, drawn_negatives, nce
+from tests.methods.small import HEALTH
 
 HEAD = HeadConfig(layers=1, out=6)
 ENCODER = EncoderConfig(name="convnet", stem="stride2", width=0.125)
@@ -98,7 +99,7 @@ def test_parametric_softmax_is_equation_1() -> None:
     for i, z_i in enumerate(method.projector(method.encoder(views()[0]))):
         total = total - torch.log(torch.exp(w[INDEX[i]] @ z_i) / sum(torch.exp(w_j @ z_i) for w_j in w)) / 4
     assert_same(method, loss, total)
-    assert not hasattr(method, "bank") and set(log) == {"std", "pair_cosine"}
+    assert not hasattr(method, "bank") and set(log) == HEALTH
     assert method.outputs(views()[0]).shape == (4, IMAGES)
 
 
@@ -213,7 +214,7 @@ def test_memory_moves_after_the_step_only() -> None:
 def test_z_stays_while_the_network_moves_and_the_log_says_so() -> None:
     method = build()
     first = method.loss(views(), INDEX, NOBODY, STEP)[1]
-    assert set(first) == {"std", "pair_cosine", "memory_cosine", "z_ratio"}
+    assert set(first) == HEALTH | {"memory_cosine", "z_ratio"}
     assert first["z_ratio"].item() == pytest.approx(1.0) and not any(v.requires_grad for v in first.values())
     log_z = method.partition.log.clone()
     method.after_step(STEP)

@@ -16,6 +16,7 @@ from methods.encoders import EncoderConfig
 from methods.heads import HeadConfig
 from methods.invaspread import InvaSpread, InvaSpreadConfig, code_form, log_rest, paper_form
 from methods.norms import BatchNorm2d
+from tests.methods.small import HEALTH_OF_PAIRS
 
 ENCODER = EncoderConfig(name="convnet", stem="stride2", width=0.125)
 STEP = Step(step=0, total_steps=10, epoch=0)
@@ -175,7 +176,7 @@ def test_the_methods_loss_is_that_of_its_projections(form: str) -> None:
     trained = list(method.parameters())
     for a, b in zip(torch.autograd.grad(loss, trained), torch.autograd.grad(expected, trained), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
-    assert set(log) == {"std", "pair_cosine", "positive_cosine"} and not any(v.requires_grad for v in log.values())
+    assert set(log) == HEALTH_OF_PAIRS and not any(v.requires_grad for v in log.values())
     assert log["positive_cosine"].item() == pytest.approx(F.cosine_similarity(z[0], z[1]).mean().item())
 
 

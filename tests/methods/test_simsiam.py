@@ -17,6 +17,7 @@ from methods.encoders import EncoderConfig
 from methods.heads import HeadConfig
 from methods.norms import BatchNorm1d
 from methods.simsiam import SimSiam, SimSiamConfig, negative_cosine, softmax_cross_entropy
+from tests.methods.small import HEALTH_OF_PAIRS
 
 PROJECTOR = HeadConfig(layers=3, hidden=10, out=6, final_norm=True)
 PREDICTOR = HeadConfig(layers=2, hidden=4, out=6)
@@ -278,7 +279,7 @@ def test_the_moving_average_over_several_visits(predict: str) -> None:
 def test_log_has_the_collapse_telemetry_of_the_projection() -> None:
     method = build()
     _, log = method.loss(views(), INDEX, INDEX, at(0))
-    assert set(log) == {"std", "pair_cosine"} and not any(v.requires_grad for v in log.values())
+    assert set(log) == HEALTH_OF_PAIRS and not any(v.requires_grad for v in log.values())
     norm = method.projector[-1]
     assert isinstance(norm, BatchNorm1d)
     norm.weight.data.zero_()

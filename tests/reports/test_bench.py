@@ -82,6 +82,26 @@ def test_a_quick_run_says_so(tmp_path: Path) -> None:
     assert "A quick run: its numbers say nothing." in bench.markdown(found["bench"])
 
 
+def test_evaluation_has_a_table_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, "a", "2026-03-01T10:00:00Z", 40_500)
+    where, peer = "health telemetry of byol", "the same step, unwatched"
+    lines = [
+        compared(where, "Retable, every step watched", "ms a step", [500.0], peer, [495.0], Goal(ratio=0.98), "25 turns"),
+        measured(where, peer, "ms a step", [495.0]),
+    ]
+    record = assemble(Outcome(lines), {}, {"quick": False})
+    write(tmp_path / "bench" / "b.json", record | {"date": "2026-03-02T10:00:00Z"})  # later, and without any loader
+    readme = tmp_path / "README.md"
+    for name, wanted in (("evaluation", where), ("bench", SMALL)):
+        readme.write_text(README.replace("begin bench", f"begin {name}").replace("end bench", f"end {name}"))
+        assert run(capsys, "--records", tmp_path, "--readme", readme)[0] == 0
+        rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in readme.read_text().splitlines() if "|" in line]
+        assert rows[2][0] == wanted and len(rows[2]) == len(bench.HEADER)
+    readme.write_text(README.replace("begin bench", "begin evaluation").replace("end bench", "end evaluation"))
+    run(capsys, "--records", tmp_path, "--readme", readme)
+    assert "25 turns" in readme.read_text() and "| 500 ms a step | the same step, unwatched |" in readme.read_text()
+
+
 def test_steps_have_a_table_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From whichever record has them; a line for a method, a column for each peer, in the text and on the page."""
     least, goal = "a minimal loop", Goal(ratio=0.971)
@@ -111,7 +131,7 @@ def test_steps_have_a_table_of_their_own(tmp_path: Path, capsys: pytest.CaptureF
     assert "Not measured: step of cpc, lightly (it has none)." in text and "two views" not in text
     assert run(capsys, "--records", tmp_path, "--out", tmp_path / "build", "--no-figures")[0] == 0
     page = (tmp_path / "build" / "index.html").read_text()
-    assert all(title in page for title in bench.TITLES.values()) and "230 (1.139x)" in page
+    assert all(bench.TITLES[name] in page for name in ("bench", "steps")) and "230 (1.139x)" in page
 
 
 def test_nothing_has_been_measured_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,10 +10,10 @@ from torch import nn
 from benchmark.data.loader import Batch
 from benchmark.errors import InputError
 from benchmark.store.record import divergence
-from benchmark.train.loop import Diverged, Training, largest_gradient
+from benchmark.train.loop import Diverged, Training, gradient_norms, largest_gradient
 from benchmark.train.stop import Stopped, StopRequest
 from methods.base import Method, Setting, grouped
-from methods.encoders import EncoderConfig
+from methods.encoders import EncoderConfig, build_encoder
 
 BATCHES, BATCH, EPOCHS = 4, 2, 3
 CONFIG = {
@@ -134,6 +134,37 @@ def test_logs_of_both_hooks_are_in_the_curves(tmp_path):
     outcome = training(tmp_path, probe(), optimizer={"clip_norm": 0.01}).run()
     assert {"size", "gradient_head", "gradient_norm"} <= set(outcome.curves)
     assert outcome.curves["gradient_norm"][0] > 0.01  # the norm before clipping
+
+
+def test_gradients_are_logged_by_block(tmp_path):
+    outcome = training(tmp_path, probe()).run()
+    blocks = [np.array(outcome.curves[name]) for name in ("gradient/encoder.weight", "gradient/encoder.bias", "gradient/head")]
+    assert np.allclose(np.sqrt(sum(block**2 for block in blocks)), outcome.curves["gradient_norm"]) and (blocks[0] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [
+        ("vit_tiny", ["cls_token", "patch_embed", *(f"blocks.{i}" for i in range(12)), "norm"]),
+        ("resnet10", ["conv1", "bn1", "layer1", "layer2", "layer3", "layer4"]),
+    ],
+)
+def test_the_blocks_of_an_encoder(name, blocks):
+    model = nn.Module()
+    model.encoder, _ = build_encoder(EncoderConfig(name=name, width=0.25))
+    model.encoder(torch.randn(2, 3, 32, 32)).square().sum().backward()
+    assert set(gradient_norms(model)) == {"gradient_norm", *(f"gradient/encoder.{block}" for block in blocks)}
+    assert gradient_norms(nn.Linear(2, 2)) == {}
+
+
+def test_only_steps_that_are_logged_are_watched(tmp_path, monkeypatch):
+    method, watched = probe(), []
+    run = training(tmp_path, method)
+    run.log_every = 5
+    original = method.loss
+    monkeypatch.setattr(method, "loss", lambda v, i, y, step: watched.append(step.watched) or original(v, i, y, step))
+    outcome = run.run()
+    assert [step + 1 for step, seen in enumerate(watched) if seen] == outcome.curves["step"] == [1, 5, 10, 12]
 
 
 class Asked(StopRequest):
