@@ -55,12 +55,12 @@ def _draw(starts: NDArray[np.uint64], side: int) -> Shapes:
     x, y = axis[:, None, :], axis[:, :, None]  # -1..1, y downwards
     edge = side / 2  # one over the width of an antialiased edge
 
-    ink, first, second = _colours(starts)
-    canvas = _texture(background, draw(10, 0, math.pi), draw(11, 3, 9), draw(12, 0, 6), x, y, starts, side)
+    ink, first, second = colours(starts)
+    canvas = textures(background, draw(10, 0, math.pi), draw(11, 3, 9), draw(12, 0, 6), x, y, starts, side)
     image = first + (second - first) * canvas[..., None]
 
     # A small disc of another colour somewhere: position and colour statistics alone must not give the class away.
-    spot = _step((draw(20, 0.08, 0.2) - np.hypot(x - draw(21, -0.9, 0.9), y - draw(22, -0.9, 0.9))) * edge)
+    spot = step((draw(20, 0.08, 0.2) - np.hypot(x - draw(21, -0.9, 0.9), y - draw(22, -0.9, 0.9))) * edge)
     image += spot[..., None] * (second[..., ::-1] - image)
 
     radius, turn = draw(2, 0.35, 0.7), draw(5, -0.6, 0.6)
@@ -70,11 +70,11 @@ def _draw(starts: NDArray[np.uint64], side: int) -> Shapes:
     inside = np.empty(u.shape)
     for number in range(len(CLASSES)):
         chosen = label == number
-        inside[chosen] = _distance(number, u[chosen], v[chosen])
-    mask = _step(inside * radius * edge)
+        inside[chosen] = distance(number, u[chosen], v[chosen])
+    mask = step(inside * radius * edge)
     image += mask[..., None] * (ink - image)
 
-    image += (_noise(starts, side)[..., None] - 0.5) * 0.08
+    image += (noise(starts, side)[..., None] - 0.5) * 0.08
     pixels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     captions = [
         f"a {_size(r)} {CLASSES[k]} at the {_place(cx, cy)} on a {BACKGROUNDS[b]} background"
@@ -83,12 +83,12 @@ def _draw(starts: NDArray[np.uint64], side: int) -> Shapes:
     return Shapes(pixels, label, _boxes(mask, side), captions)
 
 
-def _step(value: Floats) -> Floats:
+def step(value: Floats) -> Floats:
     """0 outside, 1 inside, linear over one pixel at the edge."""
     return np.clip(value + 0.5, 0, 1)
 
 
-def _colours(starts: NDArray[np.uint64]) -> tuple[Floats, Floats, Floats]:
+def colours(starts: NDArray[np.uint64]) -> tuple[Floats, Floats, Floats]:
     """Ink and two background colours (n, 1, 1, 3); the ink's brightness is at least 0.3 away from the background's."""
     rgb = np.stack([uniform(starts, 30 + i) for i in range(9)], axis=1).reshape(-1, 3, 3)
     dark = uniform(starts, 40) < 0.5
@@ -98,7 +98,7 @@ def _colours(starts: NDArray[np.uint64]) -> tuple[Floats, Floats, Floats]:
     return rgb[:, None, None, 0], rgb[:, None, None, 1], rgb[:, None, None, 2]
 
 
-def _texture(
+def textures(
     kind: NDArray[np.int64], angle: Floats, waves: Floats, phase: Floats, x: Floats, y: Floats,
     starts: NDArray[np.uint64], side: int,
 ) -> Floats:  # fmt: skip
@@ -108,22 +108,22 @@ def _texture(
     texture = np.zeros(along.shape)
     for number, pattern in (
         (1, lambda rows: 0.5 + 0.4 * along[rows]),
-        (2, lambda rows: _step(3 * np.sin(waves[rows] * along[rows] + phase[rows]))),
-        (3, lambda rows: _step(6 * np.sin(waves[rows] * along[rows] + phase[rows]) * np.sin(waves[rows] * across[rows]))),
-        (4, lambda rows: _noise(starts[rows], side, 7)),
+        (2, lambda rows: step(3 * np.sin(waves[rows] * along[rows] + phase[rows]))),
+        (3, lambda rows: step(6 * np.sin(waves[rows] * along[rows] + phase[rows]) * np.sin(waves[rows] * across[rows]))),
+        (4, lambda rows: noise(starts[rows], side, 7)),
     ):
         rows = np.flatnonzero(kind == number)
         texture[rows] = pattern(rows)
     return texture
 
 
-def _noise(starts: NDArray[np.uint64], side: int, purpose: int = 6) -> Floats:
+def noise(starts: NDArray[np.uint64], side: int, purpose: int = 6) -> Floats:
     """White noise 0..1 (n, side, side)."""
     pixels = counters(stream(keys.SHAPES, purpose), np.arange(side * side))
     return uniform(starts[:, None] ^ pixels[None], 0).reshape(-1, side, side)
 
 
-def _distance(number: int, u: Floats, v: Floats) -> Floats:
+def distance(number: int, u: Floats, v: Floats) -> Floats:
     """How far a point lies inside shape `number` of radius 1 at the origin: negative outside, about linear at the edge."""
     r = np.hypot(u, v)
     name = CLASSES[number]
