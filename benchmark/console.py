@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from benchmark.data.boxes import BoxSource
 from benchmark.data.datasets import Dataset, Source
 from benchmark.launch.machine import Resources
 from benchmark.launch.work import Ended, Work
@@ -42,6 +43,7 @@ def header(
     why: str,
     about: str,
     datasets: list[Dataset],
+    boxes: list[BoxSource],
     machine: Resources,
     store: Path,
     notices: list[str],
@@ -53,6 +55,8 @@ def header(
     for dataset in datasets:
         counts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts.items())
         lines.add_row("data", f"{dataset.name}, {counts} [dim]({escape(dataset.kind)}, content {dataset.content})[/dim]")
+    for source in boxes:
+        lines.add_row("boxes", f"{source.name} [dim](content {source.content})[/dim]")
     lines.add_row("machine", machine.words)
     lines.add_row("store", escape(str(store)))
     for notice in notices:
@@ -108,18 +112,21 @@ def status(actions: list[Action], store: Store) -> None:
         counts[state] += 1
         share = f"{progress['step'] / progress['total']:.0%}" if progress.get("total") else ""
         loss, note = "", ""
-        if found.record is not None:
+        if found.record is not None and state != "running":
             share = "100%"
             loss_value = (found.record["metrics"] or {}).get("loss")
             loss = f"{loss_value:.3f}" if loss_value is not None else ""
         elif progress.get("loss") is not None:
             loss = f"{progress['loss']:.3f}"
-        if state == "running":
-            note = f"{owner.get('host')}, {words(progress.get('eta_seconds', 0))} left" if progress else str(owner.get("host"))
+        if state == "running":  # progress, loss and time left are those of the stage, a training or an evaluation
+            left = f"{words(progress['eta_seconds'])} left" if "eta_seconds" in progress else ""
+            note = ", ".join(filter(None, [str(progress.get("stage", "")), str(owner.get("host")), left]))
         elif state == "submitted":
             note = action.why
         elif state != "done":
             note = owner.get("note", "") or action.why
+        elif action.why != "done":
+            note = action.why.removeprefix("done; ")
         style = _STYLE.get(state, "")
         shown = f"[{style}]{state}[/{style}]" if style else state
         names = escape(" = ".join(action.rows))
@@ -192,11 +199,12 @@ class Board:
             name = work.label if len(work.label) <= 34 else work.label[:33] + "…"
             self._tasks[work.cell_id] = self._progress.add_task(escape(name), total=100, note="")
         if progress is None:
-            self._progress.update(self._tasks[work.cell_id], note=stage)
+            self._progress.update(self._tasks[work.cell_id], completed=0, note=escape(stage))
             return
-        loss, left = progress["loss"], words(progress["eta_seconds"])
+        what = "" if stage == "train" else f"{escape(stage)}: "
+        note = f"{what}loss {progress['loss']:.3f}, {words(progress['eta_seconds'])} left"
         done = 100 * progress["step"] / progress["total"]
-        self._progress.update(self._tasks[work.cell_id], completed=done, note=f"loss {loss:.3f}, {left} left")
+        self._progress.update(self._tasks[work.cell_id], completed=done, note=note)
 
     def ended(self, end: Ended) -> None:
         self._ended += 1
@@ -205,7 +213,7 @@ class Board:
         if task is not None:
             self._progress.remove_task(task)
         elapsed = time.monotonic() - self._started
-        left = elapsed / self._ended * (self._all - self._ended)
+        left = elapsed * self._share_left()
         note = f"{self._ended}/{self._all}, {words(left)} left"
         self._progress.update(self._total, completed=self._done_seconds, note=note)
         style = _STYLE.get(end.status, "")
@@ -218,6 +226,13 @@ class Board:
         count, status = f"{self._ended:>3}/{self._all}", f"[{style}]{end.status}[/{style}]"
         line.add_row(count, status, f"{escape(end.work.label)}{tail}", f"{words(elapsed)}, about {words(left)} left")
         _out.print(line)
+
+    def _share_left(self) -> float:
+        """What is left as a multiple of what is done: by the cells' estimated costs, without any by their number."""
+        whole = sum(self._seconds.values())
+        if self._done_seconds:
+            return max(whole - self._done_seconds, 0.0) / self._done_seconds
+        return (self._all - self._ended) / self._ended
 
 
 def summary(ends: list[Ended], store: Path) -> None:

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import logging
 import resource
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,8 +21,8 @@ from benchmark.data import Backend, open_loader, split_labels
 from benchmark.data.datasets import Dataset
 from benchmark.data.split import Split, split
 from benchmark.errors import InputError
-from benchmark.evaluate.protocols import PROTOCOLS
-from benchmark.evaluate.subject import Place, Subject
+from benchmark.evaluate.measure import Asked, measure
+from benchmark.evaluate.subject import Subject
 from benchmark.plan.cell import Evaluation
 from benchmark.store.owner import Claim, Replaced
 from benchmark.store.provenance import provenance
@@ -78,8 +77,13 @@ def execute(
     stop: StopRequest,
     report: Callable[[str, Progress | None], None] = lambda stage, progress: None,
     force: bool = False,
+    retry: bool = False,
+    boxes: Callable[[str], Any] | None = None,
 ) -> Result:
-    """Bring one cell to its end. Never raises for what concerns this cell alone: a failure is a Result."""
+    """Bring one cell to its end. Never raises for what concerns this cell alone: a failure is a Result.
+
+    force: forget what is there; retry: only the evaluations that diverged. boxes: opens a detection data set by name.
+    """
     folder = store.folder(cell_id)
     claim = Claim.take(folder)
     if claim is None:
@@ -91,18 +95,18 @@ def execute(
         if force:
             _forget(folder)
         found = store.cell(cell_id)
-        run = _Run(store, cell_id, config, dataset, machine, stop, report, claim, log)
+        run = _Run(store, cell_id, config, dataset, machine, stop, report, claim, log, boxes)
         record = found.record
         if record is None or not found.has_checkpoint:
             record = run.train()
         if record["status"] == "diverged":
             claim.release("done")
             return Result("diverged", divergence(record))
-        have = set() if force else found.evaluated
+        have = set() if force else found.evaluated - (found.diverged if retry else set())
         wanted = [Evaluation(cell_id, protocol) for protocol in protocols]
-        run.evaluate([evaluation for evaluation in wanted if evaluation.id not in have])
-        claim.release("done")
-        return Result("done")
+        result = run.evaluate([Asked(one.id, one.protocol) for one in wanted if one.id not in have])
+        claim.release({"done": "done", "failed": "failed", "refused": "stopped"}[result.status], result.note)
+        return Result("failed" if result.status == "refused" else result.status, result.note)
     except Stopped as stopped:
         log.info("stopped: %s; a checkpoint is written", stopped)
         claim.release("stopped", str(stopped))
@@ -116,7 +120,7 @@ def execute(
         return Result("failed", str(error))
     except Exception as error:  # whatever went wrong in this cell, it must cost this cell alone; the log has all of it
         log.info("failed:\n%s", traceback.format_exc())
-        note = f"{_failure_class(error)}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        note = _failure(error)
         _release(claim, "failed", note)
         return Result("failed", f"{note}; see {folder / 'log.txt'}")
     finally:
@@ -139,11 +143,13 @@ class _Run:
         report: Callable[[str, Progress | None], None],
         claim: Claim,
         log: logging.Logger,
+        boxes: Callable[[str], Any] | None,
     ) -> None:
         self.cell_id, self.config, self.dataset, self.machine = cell_id, config, dataset, machine
-        self.stop, self.claim, self.log, self.folder = stop, claim, log, store.folder(cell_id)
+        self.stop, self.claim, self.log, self.folder, self.boxes = stop, claim, log, store.folder(cell_id), boxes
         self._report = report
-        self._logged = 0  # tenths of the training that the log has
+        self._stage = "train"
+        self._logged = 0  # tenths of this stage's training that the log has
         data = config["data"]
         if dataset.content != data["content"]:
             raise InputError(
@@ -202,17 +208,20 @@ class _Run:
         return [view.channels for view in self._seen()]
 
     def report(self, progress: Progress) -> None:
-        self._report("train", progress)
-        self.claim.beat({"stage": "train", **progress.__dict__})
+        self._report(self._stage, progress)
+        self.claim.beat({"stage": self._stage, **progress.__dict__})
         tenth = 10 * progress.step // progress.total
+        if tenth < self._logged:  # another training of the same evaluation: a trial, a student
+            self._logged = tenth
         if tenth > self._logged:
             self._logged = tenth
             left = f"{progress.eta_seconds:.0f} s left"
             self.log.info("%3d %%  epoch %.1f  loss %.4f  %s", 10 * tenth, progress.epoch, progress.loss, left)
 
-    def _report_evaluation(self, progress: Progress) -> None:
-        self._report("evaluate", progress)
-        self.claim.beat({"stage": "evaluate", **progress.__dict__})
+    def _begin(self, stage: str) -> None:
+        self._stage, self._logged = stage, 0
+        self._report(stage, None)
+        self.claim.beat({"stage": stage})
 
     def train(self) -> dict[str, Any]:
         """The pretraining stage: from the checkpoint or from the start to record.json."""
@@ -269,46 +278,30 @@ class _Run:
         }
         return self._record("done", outcome.metrics, outcome.curves, timing)
 
-    def evaluate(self, evaluations: list[Evaluation]) -> None:
-        """Measure what is still missing; each protocol leaves its own record as soon as it is finished."""
-        if not evaluations:
-            return
-        self._report("evaluate", None)
+    def evaluate(self, wanted: list[Asked]) -> Result:
+        """Measure what is missing: done | refused (the user can put it right) | failed, with a sentence of what is not."""
+        if not wanted:
+            return Result("done")
+        self._begin("evaluate")
         method = self.build()
         method.load_state_dict(load(self.folder / "checkpoint.pt")["method"])
-        place = self.folder / "evaluations"
+        folder = self.folder / "evaluations"
         try:
-            place.mkdir(exist_ok=True)
+            folder.mkdir(exist_ok=True)
         except OSError as error:
             raise storage_error(self.folder, error) from error
         subject = Subject(
             method.eval(), self.dataset, self.split, self.config["data"]["image_size"], self._channels(),
             self.machine.torch_device, self.config["seed"], self.machine.workers, self.machine.backend,
-            self.stop, self._report_evaluation, self.claim.check, log=self.log,
+            self.stop, self.report, self.claim.check, self.boxes, self.log,
         )  # fmt: skip
-        for evaluation in evaluations:
-            if self.stop.wanted:
-                raise Stopped(self.stop.reason)
-            started = time.monotonic()
-            at = Place(place, evaluation.id)
-            found = PROTOCOLS[evaluation.protocol["name"]](subject, evaluation.protocol, at)
-            record = {
-                "schema": SCHEMA,
-                "stage": evaluation.protocol["name"],
-                "id": evaluation.id,
-                "cell": self.cell_id,
-                "status": "done",
-                "protocol": evaluation.protocol,
-                "metrics": found.metrics,
-                "chosen": found.chosen,
-                "timing": {"wall_seconds": time.monotonic() - started},
-                "provenance": self.machine.provenance(),
-            }
-            self.claim.check()
-            write_json(place / f"{evaluation.id}.json", record)
-            at.checkpoint.unlink(missing_ok=True)
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in found.metrics.items())
-            self.log.info("%s: %s", evaluation.protocol["name"], shown)
+        about = {"cell": self.cell_id, "provenance": self.machine.provenance()}
+        troubles = measure(subject, wanted, folder, about, self._begin)
+        if troubles.failed:
+            return Result("failed", f"{_failure(troubles.failed[0])}; see {self.folder / 'log.txt'}")
+        if troubles.refused:
+            return Result("refused", "; and ".join(troubles.refused))
+        return Result("done", "; ".join(troubles.diverged))
 
     def _record(
         self,
@@ -378,7 +371,7 @@ def _peak_memory(device: torch.device) -> int:
 def _forget(folder: Path) -> None:
     for path in (folder / "record.json", folder / "checkpoint.pt", folder / "metrics.jsonl"):
         path.unlink(missing_ok=True)
-    for path in folder.glob("evaluations/*.json"):
+    for path in folder.glob("evaluations/*"):
         path.unlink()
 
 
@@ -387,7 +380,7 @@ def _release(claim: Claim, state: str, note: str) -> None:
         claim.release(state, note)
 
 
-def _failure_class(error: Exception) -> str:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in str(error).lower():
-        return "oom"
-    return "code"
+def _failure(error: Exception) -> str:
+    """`oom: ...` or `code: ...`, the error's first line."""
+    memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in str(error).lower()
+    return f"{'oom' if memory else 'code'}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import console
-from benchmark.data.datasets import SIDES, Dataset, find, prepare, prepared
-from benchmark.errors import InputError, nearest
+from benchmark.errors import InputError
 from benchmark.launch import inline, local, slurm
+from benchmark.launch.given import find_boxes, given_data, prepare_images
 from benchmark.launch.machine import Resources, resources
 from benchmark.launch.work import Ended, Site, Watch, Work
 from benchmark.plan.document import leaves, scalar
 from benchmark.plan.plan import Action, make_plan
-from benchmark.plan.sweep import DataIdentity, Row, Sweep, data_names, load_sweep
+from benchmark.plan.sweep import DataIdentity, Row, Sweep, box_names, data_names, load_sweep
 from benchmark.store.store import Store
 
 OK, FAILED, BAD_INPUT, OVER_BUDGET, STOPPED = 0, 1, 2, 3, 4
@@ -57,7 +57,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--deadline", type=_duration, help="stop with checkpoints after this long, e.g. 9m, 90s, 2h")
     parser.add_argument("--store", type=Path, default=Path(os.environ.get("RETABLE_STORE") or "runs"))
     parser.add_argument("--data", action="append", metavar="[NAME=]PATH",
-                        help="image folder, tar of one, or torchvision's CIFAR-10 folder; default: RETABLE_DATA")  # fmt: skip
+                        help="image folder, tar of one, or torchvision's CIFAR-10 folder, default: RETABLE_DATA; also "
+                             "detection data, always by name: voc07=, voc0712= or coco=")  # fmt: skip
     return parser.parse_intermixed_args(argv)
 
 
@@ -80,20 +81,24 @@ def _main(args: argparse.Namespace) -> int:
     store = Store(args.store, create=not looking)
     cache = Path(os.environ.get("RETABLE_CACHE") or args.store / "data")
     seeds, overrides = _seeds(args.seeds), _overrides(args.overrides)
-    names = data_names(_chosen(sweep.expand(profile, None, seeds, overrides), args))
-    given = _given_data(args.data, names)
-    datasets, notices = _prepare(names, given, cache, looking)
+    provisional = _chosen(sweep.expand(profile, None, seeds, overrides), args)
+    names, of_boxes = data_names(provisional), box_names(provisional)
+    given = given_data(args.data, names, of_boxes)
+    boxes, notices = find_boxes(of_boxes, given, cache, looking)  # before anything is converted: it fails in no time
+    datasets, more = prepare_images(names, given, cache, None if looking else console.converting)
     identities = {name: DataIdentity(dataset.name, dataset.content) for name, dataset in datasets.items()}
-    rows = _chosen(sweep.expand(profile, identities, seeds, overrides), args)
+    contents = {name: source.content for name, source in boxes.items()}
+    rows = _chosen(sweep.expand(profile, identities, seeds, overrides, contents), args)
     # Where a cell stands does not depend on what --mode would do with it.
-    images = {dataset.name: dataset.counts["train"] for dataset in datasets.values()}
+    images = {dataset.name: dataset.counts for dataset in datasets.values()}
     plan = make_plan(rows, store, "cached" if args.status else args.mode, machine.device, slurm.queued(store), images)
     actions = _selected(plan, args)
     for problem in (problem for action in actions for problem in store.cell(action.cell.id).problems):
         console.error(problem)
     if args.first:
         actions = [action for action in actions if action.works][:1]
-    console.header(sweep, profile, why, sweep.about(profile), list(datasets.values()), machine, args.store, notices)
+    about, sets = sweep.about(profile), list(datasets.values())
+    console.header(sweep, profile, why, about, sets, list(boxes.values()), machine, args.store, [*more, *notices])
     if args.status:
         console.status(actions, store)
         return OK
@@ -118,12 +123,16 @@ def _main(args: argparse.Namespace) -> int:
     site = Site(
         store=str(args.store.resolve()),
         cache=str(cache.resolve()),
-        data={name: str(path.resolve()) for name, path in given.items()},
+        data={name: str(path.resolve()) for name, path in given.items() if name in names},
         device=machine.device,
         threads=machine.threads,
         workers=machine.workers,
         backend=args.loader,
         deadline=time.time() + args.deadline if args.deadline is not None else None,
+        boxes={
+            name: {"path": str(source.path.resolve()) if source.path else None, "content": source.content}
+            for name, source in boxes.items()
+        },
     )
     for action in works:
         store.request(action.cell.id, action.cell.config, action.cell.protocols)
@@ -132,7 +141,8 @@ def _main(args: argparse.Namespace) -> int:
 
 
 def _launch(args: argparse.Namespace, actions: list[Action], site: Site, machine: Resources) -> int:
-    works = [Work(action.cell.id, _label(action), force=action.do == "again") for action in actions]
+    retry = args.mode == "retry"
+    works = [Work(action.cell.id, _label(action), force=action.do == "again", retry=retry) for action in actions]
     if args.launcher == "slurm":
         if args.cluster is None:
             raise InputError("--launcher slurm needs --cluster with a file of slurm/clusters/")
@@ -165,60 +175,6 @@ def _profile(sweep: Sweep, asked: str | None, machine: Resources) -> tuple[str, 
     if machine.device == "cuda":
         return "cifar10", "this machine has a CUDA device; the papers' scale is --profile imagenet"
     return "smoke", "no CUDA device here; --profile cpu learns more, --profile cifar10 wants a GPU"
-
-
-def _given_data(arguments: list[str] | None, names: list[str]) -> dict[str, Path]:
-    """--data, or RETABLE_DATA: data set -> path. A path without a name can only mean the one set that is needed.
-
-    InputError where a data set is needed that is not known and has no path: a misspelt name must not run.
-    """
-    known = list(dict.fromkeys([*SIDES, *names]))
-    variable = os.environ.get("RETABLE_DATA")
-    given = {}
-    for text in arguments or ([variable] if variable else []):
-        name, equals, path = text.partition("=")
-        if equals and name in known:
-            given[name] = Path(path)
-        elif equals and not Path(text).exists() and "/" not in name:
-            raise InputError(f"--data {text}: unknown data set '{name}'; allowed: {', '.join(known)}{nearest(name, known)}")
-        elif len(real := [name for name in names if name != "shapes"]) > 1:
-            raise InputError(f"--data {text}: say which data set this is, {' or '.join(f'{name}={text}' for name in real)}")
-        else:
-            given |= {name: Path(text) for name in real if name in SIDES}
-    for name in names:
-        if name not in SIDES and name not in given:
-            raise InputError(
-                f"data.name: unknown data set '{name}'; known are {', '.join(SIDES)}, give the images of any other with "
-                f"--data {name}=PATH{nearest(name.lower(), SIDES)}"
-            )
-    return given
-
-
-def _prepare(names: list[str], given: dict[str, Path], cache: Path, looking: bool) -> tuple[dict[str, Dataset], list[str]]:
-    """The data sets by name, converted if need be; when only looking, those that are already there. And what to say."""
-    datasets: dict[str, Dataset] = {}
-    notices = []
-    for name in names:
-        try:
-            source = find(name, given.get(name), cache)
-        except InputError as error:
-            if not looking:
-                raise
-            notices.append(str(error))
-            continue
-        found = prepared(source, cache)
-        if found is None and not looking:
-            with console.converting(source) as progress:
-                found = prepare(source, cache, progress=progress)
-        if source.notice:
-            notices.append(source.notice)
-        if found is None:
-            notices.append(f"{name} is not converted yet, so the ids below are provisional")
-        else:
-            datasets[name] = found
-            if found.name != name and found.note not in notices:  # the download failed just now
-                notices.append(found.note)
-    return datasets, notices
 
 
 def _chosen(rows: list[Row], args: argparse.Namespace) -> list[Row]:

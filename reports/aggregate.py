@@ -1,7 +1,8 @@
 """From runs to numbers: the seeds of one row, their mean and its interval, and everything that must not be mixed in.
 
 Runs of different data, method versions or protocol settings never share a number. `measure` uses the current version
-and protocol; where only older runs exist they are used among themselves and the result says so.
+and protocol; where only older runs exist they are used among themselves and the result says so. Numbers of another
+detection engine than the planned one are never used: the engines do not agree closely enough.
 """
 
 from __future__ import annotations
@@ -87,32 +88,42 @@ def measure(planned: PlannedRow, runs: Sequence[Run], metric: Metric, data: Data
     usable = [run for run in runs if data is None or run.data == data]
     if not usable:
         return NOT_RUN
+    current = _current(planned, metric, usable)
     variants: dict[tuple[int, str], list[tuple[Run, float | None]]] = {}
-    unevaluated = []
+    unevaluated, elsewhere = [], []
     for run in usable:
         if run.diverged:
-            variants.setdefault((run.version, _current(planned, metric)), []).append((run, None))
+            variants.setdefault((run.version, current), []).append((run, None))
             continue
         known = False
         for record in run.evaluations.get(metric.stage, []):
             value = (record.get("metrics") or {}).get(metric.key)
-            if isinstance(value, int | float) and math.isfinite(value):
-                variants.setdefault((run.version, _settings(record.get("protocol"))), []).append((run, float(value)))
-                known = True
+            number = float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+            if number is None and record.get("status") != "diverged":
+                continue
+            known = True
+            if other := _other_engine(record, planned, metric):
+                elsewhere.append(other)
+            else:
+                variants.setdefault((run.version, _settings(record.get("protocol"))), []).append((run, number))
         if not known:
             unevaluated.append(run)
+    by_others = [f"{_count(elsewhere.count(name), 'run')} of engine {name} left out" for name in sorted(set(elsewhere))]
     if not variants:
+        measured_elsewhere = f"only measured with engine {', '.join(sorted(set(elsewhere)))}" if elsewhere else ""
         return Measured(
-            missing=f"{_count(len(unevaluated), 'run')} trained, {metric.stage} evaluation missing",
+            missing=measured_elsewhere or f"{_count(len(unevaluated), 'run')} trained, {metric.stage} evaluation missing",
             runs=tuple(run.id for run in unevaluated),
+            left_out=tuple(by_others),
         )
-    wanted = (planned.version, _current(planned, metric))
+    wanted = (planned.version, current)
     chosen = wanted if wanted in variants else max(variants, key=lambda variant: (variant[0], len(variants[variant]), variant))
     left_out = [
         f"{_count(len(members), 'run')} {_why_other(variant, chosen, planned, metric)} left out"
         for variant, members in sorted(variants.items())
         if variant != chosen
     ]
+    left_out += by_others
     if unevaluated:
         left_out.append(f"{_count(len(unevaluated), 'run')} without a {metric.stage} evaluation left out")
     members = variants[chosen]
@@ -127,8 +138,27 @@ def measure(planned: PlannedRow, runs: Sequence[Run], metric: Metric, data: Data
     )
 
 
-def _current(planned: PlannedRow, metric: Metric) -> str:
-    return _settings(planned.protocols.get(metric.stage))
+def _current(planned: PlannedRow, metric: Metric, runs: Sequence[Run]) -> str:
+    """The settings that are planned. Of detection data they do not say which content was at hand (see `PlannedRow`): it is
+    that of most of the runs."""
+    protocol = planned.protocols.get(metric.stage)
+    measured = (record.get("protocol") or {} for run in runs for record in run.evaluations.get(metric.stage, []))
+    same = [found for found in measured if "content" in found and _without_content(found) == protocol]
+    if not same:
+        return _settings(protocol)
+    every = [_settings(found) for found in same]
+    return max(every, key=lambda settings: (every.count(settings), settings))
+
+
+def _without_content(protocol: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in protocol.items() if key != "content"}
+
+
+def _other_engine(record: dict[str, Any], planned: PlannedRow, metric: Metric) -> str:
+    """The engine of a detection record where another one is planned, else ''."""
+    wanted = (planned.protocols.get(metric.stage) or {}).get("engine")
+    found = (record.get("protocol") or {}).get("engine")
+    return str(found) if wanted and found and found != wanted else ""
 
 
 def _settings(protocol: dict[str, Any] | None) -> str:

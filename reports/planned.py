@@ -16,7 +16,11 @@ from reports.evidence import experiment_key
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """One row of a sweep at one profile. `key` finds its runs; `protocols`: its evaluations by stage, as they are now."""
+    """One row of a sweep at one profile. `key` finds its runs.
+
+    protocols: its evaluations by stage, as they are now, the first where a sweep asks for one several times; without the
+    content of detection data, which is not at hand here.
+    """
 
     name: str
     key: str
@@ -71,8 +75,15 @@ def _profile(sweep: Sweep, path: str, name: str, store: str) -> Profile:
             method=str(config["method"]),
             version=int(config["version"]),
             config=config,
-            protocols={str(protocol["name"]): protocol for protocol in row.cells[0].protocols},
+            protocols=_by_stage(row.cells[0].protocols),
             seeds=tuple(cell.seed for cell in row.cells),
             command=f"{base} --only {shlex.quote('row=' + row.name)}",
         )
     return Profile(name, sweep.about(name), rows, base)
+
+
+def _by_stage(protocols: tuple[dict[str, Any], ...]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for protocol in protocols:
+        found.setdefault(str(protocol["name"]), {key: value for key, value in protocol.items() if key != "content"})
+    return found

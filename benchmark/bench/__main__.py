@@ -19,7 +19,7 @@ from benchmark.bench.show import show
 from benchmark.errors import InputError
 
 OK, BAD_INPUT, STOPPED = 0, 2, 130
-PARTS = ("loader", "startup", "memory", "step", "health")
+PARTS = ("loader", "startup", "memory", "step", "health", "knn")
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -80,6 +80,10 @@ def _main(args: argparse.Namespace) -> int:
                 from benchmark.bench import health, steps
 
                 found, words = health.run(steps.QUICK if args.quick else steps.Effort(), announce), {}
+            elif part == "knn":
+                from benchmark.bench import knn
+
+                found, words = knn.run(knn.QUICK if args.quick else knn.Effort(), announce), {}
             elif part == "startup":
                 found, words = startup.run(args.data, cache, repetitions, announce)
             else:

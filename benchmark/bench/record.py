@@ -24,7 +24,7 @@ from benchmark.store.provenance import code, cpu_name, versions
 from benchmark.store.record import write_json
 
 SCHEMA = 1
-_PEERS = ("kornia", "lightly", "ffcv", "llvmlite")
+_PEERS = ("kornia", "lightly", "ffcv", "llvmlite", "faiss-cpu")
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,32 @@ from benchmark.errors import InputError, nearest
 _LOOKED_AT = 20_000  # names compared for "did you mean": comparing a million takes minutes
 
 
-def labelled_subset(dataset: Dataset, spec: str | float | Path, seed: int = 0) -> NDArray[np.int64]:
+def labelled_subset(
+    dataset: Dataset, spec: str | float | Path, seed: int = 0, among: NDArray[np.integer] | None = None
+) -> NDArray[np.int64]:
     """Ascending indices i8 (n,) of training images: a share ("1%", "10%", 0.01), or a file with image names, one a line.
 
     A share is the same number of images of every class, up to rounding and at least one, drawn from `seed`; images without a
     label are never taken. A name is that of the source file (n01440764_10074.JPEG), or its path below the training folder
-    where several classes have a file of that name. InputError where a share is none, or a name unknown or repeated.
+    where several classes have a file of that name. among: indices of the training images that count; a share is one of
+    these, and of a file those that are not among them are left out. InputError where a share is none, a name unknown or
+    repeated, or no image of the file counts.
     """
     file = open_beton(dataset.train)
     share = _share(spec)
-    return _drawn(file.labels, share, seed) if share is not None else _listed(file, Path(spec))  # type: ignore[arg-type]
+    if share is not None:
+        labels = file.labels
+        if among is not None:
+            labels = np.full_like(file.labels, -1)
+            labels[among] = file.labels[among]
+        return _drawn(labels, share, seed)
+    chosen = _listed(file, Path(spec))  # type: ignore[arg-type]
+    if among is None:
+        return chosen
+    kept = chosen[np.isin(chosen, among)]
+    if not len(kept):
+        raise InputError(f"{spec}: none of its {len(chosen)} images is among the {len(among)} training images that count here")
+    return kept
 
 
 def subset_names(dataset: Dataset, indices: NDArray[np.int64]) -> list[str]:

@@ -6,6 +6,7 @@ A protocol takes a Subject and a Place and returns what it Found. It sees the te
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -105,6 +106,7 @@ class Subject:
     check: Callable[[], None] = lambda: None
     boxes: Callable[[str], Any] | None = None
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("retable.evaluate"))
+    features_seconds: float = 0.0  # what taking the features has cost so far
 
     @property
     def num_classes(self) -> int:
@@ -134,6 +136,7 @@ class Subject:
 
         No augmentation and no gradient: images at their evaluation size, normalized, float32.
         """
+        started = time.monotonic()
         self.network.eval()
         split, features = self.split, self.network.features
         train_x, train_y = self.outputs("train", split.train, features)
@@ -142,6 +145,7 @@ class Subject:
             held_x, held_y = self.outputs("train", split.held_out, features)
         test_x, test_y = self.outputs("test", split.test, features)
         test_z, _ = self.outputs("test", split.test, self.network.project)
+        self.features_seconds += time.monotonic() - started
         return Features(train_x, train_y, held_x, held_y, test_x, test_y, test_z, self.num_classes)
 
 

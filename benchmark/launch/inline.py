@@ -29,7 +29,7 @@ def run(works: list[Work], site: Site, watch: Watch) -> Iterator[Ended]:
         def report(stage: str, progress: object, work: Work = work) -> None:
             watch(work, stage, progress.__dict__ if progress else None)
 
-        status, note = run_cell(site, stop, work.cell_id, work.force, report)
+        status, note = run_cell(site, stop, work.cell_id, work.force, work.retry, report)
         if status == "busy":
             queue.append(work)
             time.sleep(BUSY_WAIT)

@@ -18,8 +18,8 @@ LOOK_AGAIN = 5.0  # seconds between looks at the heartbeat of this job's former 
 class CellJob:
     """One cell as a SLURM job. Preempted or out of time it checkpoints at the next step boundary and is requeued."""
 
-    def __init__(self, site: Site, cell_id: str, force: bool) -> None:
-        self.site, self.cell_id, self.force = site, cell_id, force
+    def __init__(self, site: Site, cell_id: str, force: bool, retry: bool = False) -> None:
+        self.site, self.cell_id, self.force, self.retry = site, cell_id, force, retry
 
     def __call__(self) -> dict[str, str]:
         from benchmark.launch.slurm import SUBMITTED
@@ -33,8 +33,8 @@ class CellJob:
         store = Store(Path(self.site.store))
         restarted = self._wait_for_former_self(store, stop)
         # A requeued job has forgotten the old records once; what it has trained since then counts.
-        force = self.force and not restarted
-        status, note = run_cell(self.site, stop, self.cell_id, force, lambda stage, progress: None)
+        force, retry = self.force and not restarted, self.retry and not restarted
+        status, note = run_cell(self.site, stop, self.cell_id, force, retry, lambda stage, progress: None)
         if status in ("stopped", "busy") and stop.signum is not None and callable(resubmit) and not _over():
             resubmit(stop.signum, None)  # calls checkpoint() below, requeues the job and ends this process
         if status in ("done", "diverged"):
@@ -47,7 +47,7 @@ class CellJob:
         """Called by submitit before it requeues: the same cell again."""
         import submitit
 
-        return submitit.helpers.DelayedSubmission(CellJob(self.site, self.cell_id, self.force))
+        return submitit.helpers.DelayedSubmission(CellJob(self.site, self.cell_id, self.force, self.retry))
 
     def _wait_for_former_self(self, store: Any, stop: Any) -> bool:
         """Whether this very job has held the cell before. Killed without a word and restarted on another node, it finds its

@@ -68,7 +68,7 @@ class _Worker:
 
     def give(self, work: Work) -> None:
         self.work = work
-        self._say({"cell": work.cell_id, "force": work.force})
+        self._say({"cell": work.cell_id, "force": work.force, "retry": work.retry})
 
     def dismiss(self) -> None:
         assert self.process.stdin is not None

@@ -99,7 +99,7 @@ def submit(works: list[Work], site: Site, profile: Path) -> list[str]:
     ids: list[str] = []
     for start in range(0, len(works), cluster.array_limit):
         chunk = works[start : start + cluster.array_limit]
-        jobs = [CellJob(there, work.cell_id, work.force) for work in chunk]
+        jobs = [CellJob(there, work.cell_id, work.force, work.retry) for work in chunk]
         with _refusal(profile, len(ids)), _outside_of_any_job():
             new = [str(job.job_id) for job in executor.submit_array(jobs)]
         for work, job in zip(chunk, new, strict=True):

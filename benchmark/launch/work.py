@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 
 @dataclass(frozen=True)
 class Work:
-    """One cell for a launcher. The cell's config lies in the store; label is for people."""
+    """One cell for a launcher. The cell's config lies in the store; label is for people.
+
+    force: forget what is there; retry: measure anew the evaluations that diverged.
+    """
 
     cell_id: str
     label: str
     force: bool = False
+    retry: bool = False
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Site:
     workers: int
     backend: Literal["auto", "ffcv", "torch", "resident"]
     deadline: float | None = None
+    boxes: dict[str, dict[str, str | None]] = field(default_factory=dict)  # detection data set -> {"path", "content"}
 
     def values(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,12 +1,14 @@
 """A worker process: takes cells one after the other, so that torch is imported and kernels are compiled once for many cells.
 
-Speaks JSON lines: on standard input `{"site": {...}}` once and then `{"cell": id, "force": bool}` for each cell; on standard
-output `{"stage": ..., "progress": {...}}` while it works and `{"ended": status, "note": ...}` at the end of each cell.
+Speaks JSON lines: on standard input `{"site": {...}}` once and then `{"cell": id, "force": bool, "retry": bool}` for each
+cell; on standard output `{"stage": ..., "progress": {...}}` while it works and `{"ended": status, "note": ...}` at the end
+of each cell.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import os
 import signal
@@ -17,6 +19,7 @@ from typing import Any, TextIO
 
 from benchmark.errors import InputError
 from benchmark.launch.work import Site
+from benchmark.plan.evaluations import boxes_of
 
 _PR_SET_PDEATHSIG = 1
 
@@ -31,7 +34,26 @@ def open_data(site: Site, name: str) -> Any:
     return dataset
 
 
-def run_cell(site: Site, stop: Any, cell_id: str, force: bool, report: Any) -> tuple[str, str]:
+def open_boxes(site: Site, name: str) -> Any:
+    """A detection data set that the runner has found; another process may have changed it since."""
+    from benchmark.data.boxes import find_boxes
+
+    if name not in site.boxes:
+        raise InputError(f"the detection data set {name} is not known here; give it with --data {name}=PATH")
+    told = site.boxes[name]
+    source = find_boxes(name, Path(told["path"]) if told["path"] else None, Path(site.cache))
+    if source.content != told["content"]:
+        raise InputError(f"{source.path}: has changed since the run was started; start it again")
+    return source.open()
+
+
+def _at_hand(site: Site, protocol: dict[str, Any]) -> bool:
+    """Whether its photographs are those of this run: another sweep may have asked for it where there were others."""
+    name = boxes_of(protocol)
+    return name is None or site.boxes.get(name, {}).get("content") == protocol.get("content")
+
+
+def run_cell(site: Site, stop: Any, cell_id: str, force: bool, retry: bool, report: Any) -> tuple[str, str]:
     """Bring one cell of the store to its end in this process; (status, note)."""
     from benchmark.execute import Machine, execute
     from benchmark.plan.protocols import PROTOCOLS
@@ -47,10 +69,12 @@ def run_cell(site: Site, stop: Any, cell_id: str, force: bool, report: Any) -> t
         if config["version"] != now:
             what = f"{config['method']} VERSION {config['version']}, this code has {now}"
             raise InputError(f"{store.folder(cell_id)}: was planned for {what}; start the sweep again")
-        wanted = [p for p in request["evaluate"] if p["name"] in PROTOCOLS and PROTOCOLS[p["name"]][0] == p["version"]]
+        planned = [p for p in request["evaluate"] if p["name"] in PROTOCOLS and PROTOCOLS[p["name"]][0] == p["version"]]
+        wanted = [p for p in planned if _at_hand(site, p)]
         dataset = open_data(site, config["data"]["name"])
+        boxes = functools.partial(open_boxes, site)
         machine = Machine(site.device, site.threads, site.workers, site.backend)
-        result = execute(store, cell_id, config, wanted, dataset, machine, stop, report, force)
+        result = execute(store, cell_id, config, wanted, dataset, machine, stop, report, force, retry, boxes)
     except InputError as error:
         return "failed", str(error)
     return result.status, result.note
@@ -88,7 +112,7 @@ def serve(lines: TextIO, out: TextIO) -> None:
         if stop.wanted:
             say(ended="stopped", note=stop.reason)
             continue
-        status, note = run_cell(site, stop, order["cell"], order["force"], report)
+        status, note = run_cell(site, stop, order["cell"], order["force"], order["retry"], report)
         say(ended=status, note=note)
 
 

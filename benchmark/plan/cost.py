@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from methods.views import ViewConfig
 
@@ -27,22 +27,28 @@ _AS_RESNET50 = {
     "resnet34": 0.9, "resnet101": 1.9, "resnet152": 2.8, "vit_tiny": 0.3, "vit_small": 1.1, "vit_base": 4.3,
 }  # fmt: skip
 _PATCH = ViewConfig().patch_size
-# Training images of the sets that are not at hand.
+# Training and test images of the sets that are not at hand.
 _FULL_SET = {
-    "cifar10": 50_000, "cifar100": 50_000, "stl10": 105_000, "tinyimagenet": 100_000, "imagenet100": 126_689,
-    "imagenet": 1_281_167, "shapes": 20_000,
+    "cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "stl10": (105_000, 8_000), "tinyimagenet": (100_000, 10_000),
+    "imagenet100": (126_689, 5_000), "imagenet": (1_281_167, 50_000), "shapes": (20_000, 4_000),
 }  # fmt: skip
+Counts = Mapping[str, Mapping[str, int]]  # of the data sets at hand: name -> {"train": images, "test": images}
 
 
-def kept_images(config: dict[str, Any], at_hand: Mapping[str, int] | None = None) -> int:
-    """How many images a cell trains on: its subset less the held-out share. at_hand: training images by data set."""
+def images_of(config: Mapping[str, Any], at_hand: Counts | None, split: Literal["train", "test"]) -> int:
+    """How many images of a split a cell takes; 0 where nobody knows."""
     data = config["data"]
-    full = (at_hand or {}).get(data["name"]) or _FULL_SET.get(data["name"], 0)
-    images = data["train_images"] or full
-    return images - round(images * data["held_out"])
+    full = ((at_hand or {}).get(data["name"]) or {}).get(split) or _FULL_SET.get(data["name"], (0, 0))[split == "test"]
+    return int(data[f"{split}_images"] or full)
 
 
-def views_to_process(config: dict[str, Any], at_hand: Mapping[str, int] | None = None) -> float:
+def kept_images(config: Mapping[str, Any], at_hand: Counts | None = None) -> int:
+    """How many images a cell trains on: its subset less the held-out share."""
+    images = images_of(config, at_hand, "train")
+    return images - round(images * config["data"]["held_out"])
+
+
+def views_to_process(config: dict[str, Any], at_hand: Counts | None = None) -> float:
     """Views of the whole training, each one forward and backward; a momentum or target branch is not counted apart."""
     if "epochs" not in config:
         return 0.0
@@ -61,29 +67,27 @@ def _views(config: dict[str, Any]) -> float:
     return total or 1.0
 
 
+def encoder_kind(config: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Encoders that take the same time for a view."""
+    encoder = config["encoder"]
+    same = encoder["name"], encoder["stem"], encoder["width"], encoder["norm"] == "group_ws"
+    return (*same, config["data"]["image_size"])
+
+
 def _kind(config: dict[str, Any]) -> tuple[Any, ...]:
-    encoder, data = config["encoder"], config["data"]
-    return (
-        config["method"],
-        encoder["name"],
-        encoder["stem"],
-        encoder["width"],
-        encoder["norm"] == "group_ws",
-        data["image_size"],
-        config.get("precision"),
-    )
+    return (config["method"], *encoder_kind(config), config.get("precision"))
 
 
 @dataclass
 class Prices:
-    """Measured rates of a store, views/s by kind of work, for one kind of device; training images of the sets at hand."""
+    """Measured rates of a store, views/s by kind of work, for one kind of device; images of the sets at hand."""
 
     device: str
-    images: Mapping[str, int] = field(default_factory=dict)
+    images: Counts = field(default_factory=dict)
     measured: dict[tuple[Any, ...], list[float]] = field(default_factory=dict)
 
     @classmethod
-    def from_records(cls, records: Iterable[dict[str, Any]], device: str, images: Mapping[str, int] | None = None) -> Prices:
+    def from_records(cls, records: Iterable[dict[str, Any]], device: str, images: Counts | None = None) -> Prices:
         prices = cls(device, images or {})
         for record in records:
             if record["provenance"]["hardware"]["device"] != device or "epochs" not in record["config"]:
@@ -97,10 +101,13 @@ class Prices:
         """(seconds of one device, whether it is measured rather than guessed)."""
         views = views_to_process(config, self.images)
         if views == 0:  # no training, or nobody knows how many images there are
-            return 5.0, "epochs" not in config
-        if rates := self.measured.get(_kind(config)):
-            return views / statistics.median(rates) + 5.0, True
-        return views / self._guess(config) + 5.0, False
+            return 0.0, "epochs" not in config
+        return views / self.rate(config), _kind(config) in self.measured
+
+    def rate(self, config: dict[str, Any]) -> float:
+        """Views of this cell a second, forward and backward: measured where a training like it has been, else guessed."""
+        rates = self.measured.get(_kind(config))
+        return statistics.median(rates) if rates else self._guess(config)
 
     def _guess(self, config: dict[str, Any]) -> float:
         encoder, size = config["encoder"], config["data"]["image_size"]

@@ -7,7 +7,7 @@ Scalars follow the YAML 1.2 core schema, not PyYAML's 1.1: `1e-3` is a number, `
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,3 +108,24 @@ def leaves(value: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[
             yield from leaves(child, (*path, key))
         else:
             yield (*path, key), child
+
+
+def undotted(path: tuple[str, ...]) -> tuple[str, ...]:
+    """("a.b", "c") as ("a", "b", "c")."""
+    return tuple(part for key in path for part in key.split("."))
+
+
+def undot(section: dict[str, Any], where: Callable[[tuple[str, ...]], str]) -> dict[str, Any]:
+    """`a.b: 1` as `a: {b: 1}`; the same key in both spellings is an error."""
+    result: dict[str, Any] = {}
+    for written, value in leaves(section):
+        *parents, last = undotted(written)
+        inner = result
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise InputError(f"{where(written)}: '{parent}' is both a value and a section here")
+        if last in inner:
+            raise InputError(f"{where(written)}: this key is given twice (once with dots, once as a section); keep one")
+        inner[last] = value
+    return result

@@ -16,10 +16,10 @@ from typing import Any
 
 from benchmark.errors import InputError, nearest
 from benchmark.plan.cell import Cell, canonical
-from benchmark.plan.document import Document, leaves, read_document
-from benchmark.plan.protocols import PROTOCOLS
+from benchmark.plan.document import Document, leaves, read_document, undot, undotted
+from benchmark.plan.evaluations import DEFAULT, boxes_of, on_cell, read_protocols
 from benchmark.plan.resolve import DataIdentity, Layer, Path_, resolve, shown
-from benchmark.plan.schema import Spec, Where, check_value, defaults, fill
+from benchmark.plan.schema import Where
 
 _TOP = (
     "include",
@@ -65,10 +65,12 @@ class Sweep:
         data: Mapping[str, DataIdentity] | None = None,
         seeds: Sequence[int] | None = None,
         overrides: Mapping[str, Any] | None = None,
+        boxes: Mapping[str, str] | None = None,
     ) -> list[Row]:
         """Every row at this profile, in the file's order. Raises InputError on the first thing that does not fit.
 
         data: the name a config asks for -> the images at hand for it; another set may stand in (shapes for cifar10).
+        boxes: detection data set -> content, of those at hand.
         """
         settings = self._profile(profile)
         used_seeds = list(seeds) if seeds is not None else self._seeds(profile)
@@ -93,7 +95,7 @@ class Sweep:
                     wanted = self._protocols((*at_profile, "evaluate"), words.pop("evaluate"))
                 layers.append(self._layer(words, at_profile, True))
             config = resolve([*layers, command], data)
-            cells = tuple(Cell(canonical(config | {"seed": seed}), _applicable(wanted, config)) for seed in used_seeds)
+            cells = tuple(Cell(canonical(config | {"seed": seed}), on_cell(wanted, config, boxes)) for seed in used_seeds)
             rows.append(Row(name, cells))
         return rows
 
@@ -124,8 +126,8 @@ class Sweep:
             return self.document.at(*prefix, *written)
 
         for written, _ in leaves(section or {}):
-            lines[_split(written)] = written
-        return Layer(dict(leaves(_undot(section or {}, self._where(prefix)))), where, explicit)
+            lines[undotted(written)] = written
+        return Layer(dict(leaves(undot(section or {}, self._where(prefix)))), where, explicit)
 
     def _seeds(self, profile: str) -> list[int]:
         inside = "seeds" in self._profile(profile)
@@ -140,25 +142,8 @@ class Sweep:
     def _protocols(self, prefix: Path_, wanted: Any) -> tuple[dict[str, Any], ...]:
         """The protocols that stand at `prefix`, or where nothing does those of the whole sweep."""
         if wanted is None:
-            prefix, wanted = ("evaluate",), self.document.value.get("evaluate", ["knn", "linear", "collapse"])
-        if isinstance(wanted, list):
-            wanted = {str(name): {} for name in wanted}
-        if not isinstance(wanted, dict):
-            raise InputError(f"{self.document.at(*prefix)}: expected a list of protocols among {', '.join(PROTOCOLS)}")
-        protocols = []
-        for name, section in wanted.items():
-            if name not in PROTOCOLS:
-                allowed = ", ".join(PROTOCOLS)
-                raise InputError(
-                    f"{self.document.at(*prefix)}: unknown protocol '{name}'; allowed: {allowed}{nearest(name, PROTOCOLS)}"
-                )
-            version, config = PROTOCOLS[name]
-            spec: Spec = {"type": "section", **defaults(config)}
-            filled = fill(check_value(section or {}, spec, (), self._where((*prefix, name))), spec)
-            if filled.get("l2_low", 0) > filled.get("l2_high", 0):
-                raise InputError(f"{self.document.at(*prefix, name)}: l2_low is above l2_high")
-            protocols.append(canonical({"name": name, "version": version, **filled}))
-        return tuple(protocols)
+            prefix, wanted = ("evaluate",), self.document.value.get("evaluate", list(DEFAULT))
+        return read_protocols(wanted, self._where(prefix))
 
 
 def load_sweep(path: Path) -> Sweep:
@@ -251,26 +236,6 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _split(path: Path_) -> Path_:
-    return tuple(part for key in path for part in key.split("."))
-
-
-def _undot(section: dict[str, Any], where: Where) -> dict[str, Any]:
-    """`a.b: 1` as `a: {b: 1}`; the same key in both spellings is an error."""
-    result: dict[str, Any] = {}
-    for written, value in leaves(section):
-        *parents, last = _split(written)
-        inner = result
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-            if not isinstance(inner, dict):
-                raise InputError(f"{where(written)}: '{parent}' is both a value and a section here")
-        if last in inner:
-            raise InputError(f"{where(written)}: this key is given twice (once with dots, once as a section); keep one")
-        inner[last] = value
-    return result
-
-
 def _generated(document: Document) -> dict[str, dict[Path_, Any]]:
     """Rows from vary (one factor at a time from the base), grid (full product) and zip (coupled factors), less `exclude`."""
     value = document.value
@@ -305,11 +270,10 @@ def _hashable(pair: tuple[str, Any]) -> tuple[str, str]:
     return pair[0], repr(pair[1])
 
 
-def _applicable(protocols: tuple[dict[str, Any], ...], config: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-    """kNN cannot ask for more neighbours than there are training images; a small set lowers k and says so in its id."""
-    data = config["data"]
-    kept = data["train_images"] - round(data["train_images"] * data["held_out"])
-    return tuple(p | {"k": min(p["k"], kept)} if p["name"] == "knn" and kept else p for p in protocols)
+def box_names(rows: Iterable[Row]) -> list[str]:
+    """The detection data sets that these rows are evaluated on, in the order of their first use."""
+    protocols = (protocol for row in rows for cell in row.cells for protocol in cell.protocols)
+    return list(dict.fromkeys(name for protocol in protocols if (name := boxes_of(protocol))))
 
 
 def data_names(rows: Iterable[Row]) -> list[str]:

@@ -28,10 +28,14 @@ class Replaced(Exception):
 
 
 def process_start(pid: int) -> str | None:
-    """When the process started, in clock ticks since boot: tells a process from a later one with the same number."""
+    """When the process started, in clock ticks since boot: tells a process from a later one with the same number.
+
+    None where there is none; one that is dead and only waits for its parent to notice counts as none.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if state in "ZX" else fields[18]
+    except (OSError, IndexError, ValueError):
         return None
 
 

@@ -4,13 +4,14 @@ STORE/cells/<id>/config.json         what the cell is, and which evaluations hav
                  owner.json          who runs it (benchmark.store.owner)
                  log.txt metrics.jsonl checkpoint.pt
                  record.json         exists and parses iff pretraining is finished
-                 evaluations/<evaluation id>.json
+                 evaluations/<evaluation id>.json; <evaluation id>.pt while it is interrupted; <evaluation id>-* its pictures
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from typing import Any
 from benchmark.errors import InputError
 from benchmark.store.owner import alive, read_owner
 from benchmark.store.record import read_json, read_record, storage_error, write_json
+
+_RECORD = re.compile(r".*-[0-9a-f]{12}")  # the id of an evaluation: what its record is named after
 
 
 @dataclass
@@ -43,8 +46,14 @@ class CellRecord:
 
     @property
     def evaluated(self) -> set[str]:
-        """The ids of the finished evaluations."""
+        """The ids of the finished evaluations, those that diverged among them."""
         return {record["id"] for records in self.evaluations.values() for record in records}
+
+    @property
+    def diverged(self) -> set[str]:
+        """The ids of the evaluations whose own training diverged."""
+        found = (record for records in self.evaluations.values() for record in records)
+        return {record["id"] for record in found if record["status"] == "diverged"}
 
 
 class Store:
@@ -100,6 +109,8 @@ class Store:
             found.problems.append(f"{folder / 'record.json'}: is the record of {found.record['id']}, not of this folder")
             found.record = None
         for path in sorted(folder.glob("evaluations/*.json")):
+            if not _RECORD.fullmatch(path.stem):
+                continue  # what an evaluation left beside its record
             record = self._read(found, path)
             if record is not None:
                 found.evaluations.setdefault(record["stage"], []).append(record)

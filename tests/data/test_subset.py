@@ -57,6 +57,19 @@ def test_images_without_a_label_are_never_taken(labelled):
     assert len(chosen) == 20 and (labels[chosen] >= 0).all()
 
 
+def test_a_share_of_some_of_the_images(labelled, tmp_path):
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 100))
+    dataset, some = labelled(labels), np.arange(0, 1000, 2)
+    chosen = labelled_subset(dataset, "10%", among=some)
+    assert len(chosen) == 50 and set(chosen) <= set(some) and np.bincount(labels[chosen]).tolist() == [5] * 10
+    assert np.array_equal(labelled_subset(dataset, "10%", among=np.arange(1000)), labelled_subset(dataset, "10%"))
+    path = tmp_path / "list.txt"
+    path.write_text("".join(name + "\n" for name in subset_names(dataset, np.array([1, 4, 8]))))
+    assert labelled_subset(dataset, path, among=some).tolist() == [4, 8]
+    with pytest.raises(InputError, match=r"list\.txt: none of its 3 images is among the 2 training images that count here"):
+        labelled_subset(dataset, path, among=np.array([0, 2]))
+
+
 def test_the_choice_depends_on_seed_and_index_alone(labelled):
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 100))
     dataset = labelled(labels)

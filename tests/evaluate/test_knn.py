@@ -10,11 +10,15 @@ from torch import Tensor
 
 from benchmark.errors import InputError
 from benchmark.evaluate.accuracy import top1
-from benchmark.evaluate.knn import weighted_knn
+from benchmark.evaluate.knn import Neighbours, weighted_knn
 
 
 def features(n: int, d: int = 6, seed: int = 0) -> Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def bank() -> tuple[Tensor, Tensor]:
+    return features(60), torch.arange(60) % 5
 
 
 def slow_knn(train_x: Tensor, train_y: Tensor, test_x: Tensor, classes: int, k: int, temperature: float) -> Tensor:
@@ -34,16 +38,17 @@ def test_scores_are_the_obvious_ones(k: int, temperature: float) -> None:
     train_x, test_x = features(40), features(13, seed=1)
     train_y = torch.arange(40) % 3
     expected = slow_knn(train_x, train_y, test_x, 4, k, temperature)
-    found = weighted_knn(train_x, train_y, test_x, 4, k, temperature, chunk=5)
+    found = weighted_knn(train_x, train_y, test_x, 4, k, temperature)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
     assert (found[:, 3] == 0).all()  # a class without training samples
 
 
-def test_the_chunk_changes_nothing() -> None:
-    args = (features(60), torch.arange(60) % 5, features(17, seed=1), 5, 7, 0.1)
-    whole = weighted_knn(*args, chunk=100)
-    for chunk in (1, 4, 17):
-        torch.testing.assert_close(weighted_knn(*args, chunk=chunk), whole, rtol=1e-5, atol=1e-7)
+def test_predictions_are_the_largest_scores_whatever_is_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Neighbours.of(*bank(), features(17, seed=1), 5, [3, 7], [0.1])
+    whole = found.scores(7, 0.1)
+    monkeypatch.setattr("benchmark.evaluate.knn._ROWS", 4)
+    assert torch.equal(found.predict(7, 0.1), whole.argmax(dim=1))
+    torch.testing.assert_close(found.scores(3, 0.1), weighted_knn(*bank(), features(17, seed=1), 5, 3, 0.1))
 
 
 def test_perfect_orthogonal_features_are_all_right() -> None:

@@ -6,7 +6,9 @@ import subprocess
 import sys
 import time
 
-from benchmark.plan.cost import Prices, kept_images, words
+import pytest
+
+from benchmark.plan.cost import words
 from benchmark.plan.plan import make_plan, unique_cells
 from benchmark.plan.sweep import load_sweep
 from benchmark.store.owner import Claim
@@ -49,6 +51,19 @@ def pretrain_record(cell, **changes):
     }
 
 
+def evaluation_record(evaluation, wall, features, **provenance):
+    return {
+        "schema": 1,
+        "stage": evaluation.protocol["name"],
+        "protocol": evaluation.protocol,
+        "id": evaluation.id,
+        "status": "done",
+        "metrics": {},
+        "timing": {"wall_seconds": wall, "features_seconds": features},
+        "provenance": provenance,
+    }
+
+
 def action(rows, store, mode="cached"):
     return make_plan(rows, store, mode, "cpu")[0]
 
@@ -79,15 +94,7 @@ def test_every_state_has_its_action_and_reason(tmp_path):
 
     for evaluation in cell.evaluations:
         folder.joinpath("evaluations").mkdir(exist_ok=True)
-        record = {
-            "schema": 1,
-            "stage": evaluation.protocol["name"],
-            "protocol": evaluation.protocol,
-            "id": evaluation.id,
-            "status": "done",
-            "metrics": {},
-        }
-        write_json(folder / "evaluations" / f"{evaluation.id}.json", record)
+        write_json(folder / "evaluations" / f"{evaluation.id}.json", evaluation_record(evaluation, 1.0, 0.0))
     assert (action(rows, store).do, action(rows, store).why) == ("nothing", "done")
     assert action(rows, store, "force").do == "again"
 
@@ -131,18 +138,43 @@ def test_an_older_version_is_stale(tmp_path):
     assert action(rows, store).why == "stale: byol VERSION 0 -> 1"
 
 
-def test_cost_comes_from_records_or_is_marked_a_guess(tmp_path):
+def test_the_cost_of_a_cell_is_that_of_its_training_and_of_its_evaluations(tmp_path):
     rows, store = setting(tmp_path)
     cell, other = rows[0].cells
-    assert kept_images(cell.config) == 90
-    whole = {"data": cell.config["data"] | {"name": "dogs", "train_images": 0, "held_out": 0.1}}
-    assert kept_images(whole, {"dogs": 200}) == 180 and kept_images(whole) == 0  # not at hand: nothing is known
-    assert not action(rows, store).measured
-    write_json(store.folder(other.id) / "record.json", pretrain_record(other))
+    new = action(rows, store)
+    assert not new.measured
+    record = pretrain_record(other)
+    write_json(store.folder(other.id) / "record.json", record)
+    trained = action(rows, store)
+    assert not trained.measured  # how long 90 images take is known, how long the 10,000 for kNN is not
+    store.folder(other.id).joinpath("evaluations").mkdir()
+    for number, evaluation in enumerate(other.evaluations):
+        made = evaluation_record(evaluation, 4.0 if number else 14.0, 0.0 if number else 10.0, **record["provenance"])
+        write_json(store.folder(other.id) / "evaluations" / f"{evaluation.id}.json", made)
     found = action(rows, store)
     assert found.measured
-    assert found.seconds == 90 / 90.0 + 5.0
-    assert Prices.from_records([pretrain_record(other)], "cuda").measured == {}
+    assert found.seconds == pytest.approx(5 + 90 / 90 + 10 + 4 + 4)  # to begin, to train, the features, two protocols
+    write_json(store.folder(cell.id) / "record.json", pretrain_record(cell))
+    (store.folder(cell.id) / "checkpoint.pt").write_bytes(b"x")
+    rest = action(rows, store)
+    assert (rest.do, rest.measured) == ("evaluate", True)
+    assert rest.seconds == pytest.approx(5 + 10 + 4 + 4)
+
+
+def test_a_diverged_evaluation_is_done_until_it_is_tried_again(tmp_path):
+    rows, store = setting(tmp_path)
+    cell = rows[0].cells[0]
+    folder = store.folder(cell.id)
+    write_json(folder / "record.json", pretrain_record(cell))
+    (folder / "checkpoint.pt").write_bytes(b"x")
+    (folder / "evaluations").mkdir()
+    for evaluation, status in zip(cell.evaluations, ("diverged", "done"), strict=True):
+        made = evaluation_record(evaluation, 1.0, 0.0) | {"status": status}
+        write_json(folder / "evaluations" / f"{evaluation.id}.json", made)
+    found = action(rows, store)
+    assert (found.do, found.why) == ("nothing", "done; knn diverged (--mode retry measures again)")
+    again = action(rows, store, "retry")
+    assert (again.do, [one.protocol["name"] for one in again.evaluations]) == ("evaluate", ["knn"])
 
 
 def test_words():

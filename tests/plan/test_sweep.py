@@ -189,7 +189,7 @@ def test_includes_lie_beneath(tmp_path):
         ("seeds: [0, 1]", "seeds: 3", "expected a list of whole numbers"),
         ("seeds: [0, 1]", "seeds: [0, 0]", "given twice"),
         ("{knn: {k: 20}}", "[knnn]", "unknown protocol 'knnn'; .*did you mean 'knn'"),
-        ("{knn: {k: 20}}", "{knn: {n: 20}}", "evaluate > knn > n: unknown key; allowed here: k, temperature"),
+        ("{knn: {k: 20}}", "{knn: {n: 20}}", "evaluate > knn > n: unknown key; allowed here: k, ks, temperature"),
         ("  cpu: {}", "  cpu: {rows: 3}", "expected row names with keys and values"),
         ("  cpu: {}", "  cpu: {rows: {one: 3}}", "expected row names with keys and values"),
         ("  cpu: {}", "  cpu: {seeds: 3}", "profiles > cpu > seeds: expected a list of whole numbers"),

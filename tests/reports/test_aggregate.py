@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmark.store.record import write_json
 from reports.aggregate import estimate, measure, t_quantile
-from reports.evidence import Data, experiment_key, read_evidence
-from reports.metrics import METRICS
+from reports.evidence import Data, Run, experiment_key, read_evidence
+from reports.metrics import METRICS, Metric
 from reports.planned import PlannedRow
 from tests.reports.builder import LINEAR, PROTOCOLS, config, numbers, write_run
 
@@ -92,3 +95,60 @@ def test_a_null_in_a_record_is_no_number(tmp_path: Path) -> None:
     write_run(tmp_path, config("byol", 0), {"linear": {"top1": float("nan")}})
     found = measure(planned(), read_evidence([tmp_path]).runs[planned().key], LINEAR_TOP1, A)
     assert found.estimate is None
+
+
+DETECTION = {"name": "detection_voc07", "version": 1, "dataset": "voc07", "engine": "builtin", "iterations": 9000}
+AP50 = Metric("detection_voc07", "AP50", "AP50", "%", 1, True)
+SMALL = Metric("detection_voc07", "APs", "APs", "%", 1, True)
+
+
+def detected(folder: Path, seed: int, value: float, content: str = "c" * 12, **settings: Any) -> None:
+    protocol = DETECTION | {"content": content} | settings
+    write_run(folder, config("byol", seed), {"detection_voc07": {"AP50": value}}, protocols=(protocol,))
+
+
+def for_detection(folder: Path) -> tuple[PlannedRow, list[Run]]:
+    row = replace(planned(), protocols={"detection_voc07": DETECTION})
+    return row, read_evidence([folder]).runs[row.key]
+
+
+def test_the_detection_engines_never_share_a_number(tmp_path: Path) -> None:
+    detected(tmp_path, 0, 80.0)
+    detected(tmp_path, 1, 90.0, engine="detectron2")
+    row, runs = for_detection(tmp_path)
+    found = measure(row, runs, AP50, A)
+    assert found.estimate == estimate([80.0]) and not found.stale
+    assert found.left_out == ("1 run of engine detectron2 left out",)
+    other = replace(row, protocols={"detection_voc07": DETECTION | {"engine": "detectron2"}})
+    assert measure(other, runs, AP50, A).estimate == estimate([90.0])
+
+
+def test_the_other_engine_does_not_stand_in_either(tmp_path: Path) -> None:
+    """One metric that only the other engine has would put both into one row of the table."""
+    detected(tmp_path, 0, 80.0)
+    protocol = DETECTION | {"content": "c" * 12, "engine": "detectron2"}
+    write_run(tmp_path, config("byol", 1), {"detection_voc07": {"AP50": 90.0, "APs": 30.0}}, protocols=(protocol,))
+    row, runs = for_detection(tmp_path)
+    found = measure(row, runs, SMALL, A)
+    assert (found.estimate, found.missing) == (None, "only measured with engine detectron2")
+
+
+def test_detection_data_of_another_content_is_left_out(tmp_path: Path) -> None:
+    for seed, value in enumerate((80.0, 81.0)):
+        detected(tmp_path, seed, value)
+    detected(tmp_path, 2, 10.0, content="d" * 12)
+    row, runs = for_detection(tmp_path)
+    found = measure(row, runs, AP50, A)
+    assert found.estimate == estimate([80.0, 81.0]) and not found.stale
+    assert found.left_out == ("1 run with another detection_voc07 protocol (content = dddddddddddd) left out",)
+
+
+def test_an_evaluation_that_diverged_is_counted(tmp_path: Path) -> None:
+    write_run(tmp_path, config("byol", 0), numbers(50.0))
+    write_run(tmp_path, config("byol", 1), numbers(50.0))
+    for path in tmp_path.glob("cells/*/evaluations/linear-*.json"):
+        record = json.loads(path.read_text())
+        if record["cell"] == read_evidence([tmp_path]).runs[planned().key][1].id:
+            write_json(path, record | {"status": "diverged", "metrics": {}})
+    found = measure(planned(), read_evidence([tmp_path]).runs[planned().key], LINEAR_TOP1, A)
+    assert (found.estimate, found.diverged, found.left_out) == (estimate([50.0]), 1, ())

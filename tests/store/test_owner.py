@@ -31,6 +31,15 @@ def test_a_dead_holder_is_replaced_and_cannot_write(tmp_path):
     assert taken.token == 2
 
 
+def test_a_holder_that_is_dead_but_not_yet_buried_is_replaced(tmp_path):
+    code = "import sys; from pathlib import Path; from benchmark.store.owner import Claim; Claim.take(Path(sys.argv[1]))"
+    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and remains as a zombie
+    assert process_start(child.pid) is None
+    assert Claim.take(tmp_path) is not None
+    child.wait()
+
+
 def test_the_replaced_holder_notices(tmp_path):
     old = Claim.take(tmp_path)
     owner = json.loads((tmp_path / "owner.json").read_text())

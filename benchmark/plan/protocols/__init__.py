@@ -6,11 +6,21 @@ were published has metadata `later`, as everywhere.
 
 from __future__ import annotations
 
-from benchmark.plan.protocols.frozen import BlogLogisticConfig, CollapseConfig, KnnConfig, LinearConfig
+from benchmark.plan.protocols.detection import DETECTIONS
+from benchmark.plan.protocols.finetune import DISTILLATIONS, FINETUNINGS
+from benchmark.plan.protocols.frozen import BlogLogisticConfig, CollapseConfig, KnnConfig, KnnDino, LinearConfig
+from benchmark.plan.protocols.pictures import AttentionConfig, EmbeddingMapConfig
+from benchmark.plan.protocols.probes import PROBES
 
 PROTOCOLS: dict[str, tuple[int, type]] = {  # name -> (VERSION, config)
     "knn": (1, KnnConfig),
+    "knn_dino": (1, KnnDino),
     "linear": (1, LinearConfig),
     "blog_logistic": (1, BlogLogisticConfig),
     "collapse": (1, CollapseConfig),
+    "attention": (1, AttentionConfig),
+    "embedding_map": (1, EmbeddingMapConfig),
+    **{name: (1, config) for name, config in PROBES.items()},
+    **{name: (1, config) for name, config in (FINETUNINGS | DISTILLATIONS).items()},
+    **{name: (1, config) for name, config in DETECTIONS.items()},
 }
