@@ -61,7 +61,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Result:
-    """How a cell ended: done | diverged | busy | stopped | failed, with a sentence for all but the first."""
+    """How a cell ended: done | diverged | busy | stopped | failed, with a sentence; done has one if an evaluation diverged."""
 
     status: str
     note: str = ""

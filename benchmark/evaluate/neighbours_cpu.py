@@ -269,7 +269,7 @@ def _weigh(part, first, queries, keys, count, at):  # type: ignore[no-untyped-de
         row, i = keys[r], at[r]
         while i < count[r] and row[i] < last:
             cell[0] = _dot(queries[r], part[row[i] - first])
-            whole = bits[0] ^ ((bits[0] >> 31) & 0x7FFFFFFF) if cell[0] != 0 else np.int32(0)  # -0.0 is 0.0
+            whole = bits[0] ^ ((bits[0] >> 31) & 0x7FFFFFFF)
             row[i] = (np.int64(whole) << 32) | (0xFFFFFFFF - row[i])
             i += 1
         at[r] = i

@@ -112,6 +112,7 @@ def test_zeros_are_as_near_as_a_right_angle(engine: Engine) -> None:
     similarity, index = engine(torch.tensor([[2.0, 0.0, 0.0, 0.0], [-0.0, 0.0, -0.0, 0.0]]), bank, 4)
     assert index.tolist() == [[5, 0, 1, 2], [0, 1, 2, 3]]
     assert similarity.tolist() == [[1.0, 0.0, 0.0, 0.0], [0.0] * 4]
+    assert engine(torch.tensor([[2.0]]), torch.tensor([[-0.0], [0.0], [3.0], [-0.0]]), 4)[1].tolist() == [[2, 0, 1, 3]]
 
 
 def test_the_pieces_and_the_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,6 +137,35 @@ def test_features_may_be_stored_in_other_precisions(engine: Engine, dtype: torch
     found = engine(queries, bank, 9)
     check(found, queries, bank, 9)
     assert torch.equal(found[1], engine(queries.float(), bank.float(), 9)[1])
+
+
+def rounded_towards(level: float, count: int, up: bool) -> Tensor:
+    """Rows of length one whose bfloat16 product with a row of 256 sixteenths, and a 0, is about `level`, while their own is
+    that less (up) or more what rounding can do: all entries lie nearly half a step below or above a number of bfloat16."""
+    step = 0.0002 if level > 0.5 else 0.03
+    across = rows(count, 256, 7 + up)
+    coarse = (level / 16 + step * (across - across.mean(dim=1, keepdim=True))).bfloat16()
+    ulp = torch.ldexp(torch.ones(count, 256), torch.frexp(coarse.float().abs()).exponent - 8)
+    made = coarse.double() + (-0.45 if up else 0.45) * ulp
+    return torch.cat([made, (1.0 - made.square().sum(dim=1, keepdim=True)).sqrt()], dim=1).float()
+
+
+@pytest.mark.parametrize(
+    ("lower", "higher"),
+    [
+        (0.1, 0.101),
+        (252.4 / 256, 252.6 / 256),  # about the middle of two numbers of bfloat16, a step of which is wider than the rest
+    ],
+)
+def test_neighbours_that_bfloat16_ranks_behind_others(lower: float, higher: float, engine: Engine) -> None:
+    queries = torch.cat([torch.full((3, 256), 1 / 16), torch.zeros(3, 1)], dim=1)
+    near, seeming = rounded_towards(lower, 30, up=False), rounded_towards(higher, 60, up=True)
+    bank = torch.cat([-unit(rows(3000, 257, 1).abs()), seeming, near])
+    coarse = unit(queries).bfloat16() @ unit(bank).bfloat16().T
+    assert coarse[0, -30:].max() < coarse[0, -90:-30].min()
+    similarity, index = engine(queries, bank, 30)
+    assert (index >= 3060).all()
+    check((similarity, index), queries, bank, 30)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
