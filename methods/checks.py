@@ -20,7 +20,8 @@ def check(
     Fields that are typed as a Literal must be one of its values, those of `positive` above 0, of `unit` in [0, 1], of
     `below_one` in [0, 1), and those of `least` at least the number given there.
     """
-    for name, allowed in _choices(type(config)).items():
+    kind: Any = type(config)
+    for name, allowed in _choices(kind).items():
         if getattr(config, name) not in allowed:
             raise ValueError(f"{name} must be {', '.join(allowed[:-1])} or {allowed[-1]}, not '{getattr(config, name)}'")
     for name in positive:
