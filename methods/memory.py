@@ -43,9 +43,10 @@ class KeyQueue(nn.Module):
         self.keys[places] = keys
         self.cursor.copy_((self.cursor + len(keys)) % size)
 
-    def age(self, step: Step, batch_size: int) -> Tensor:
-        """Steps since the oldest key was computed, that is K / B; before the queue has turned once, since the first step."""
-        return self.keys.new_tensor(min(float(step.step), math.ceil(len(self.keys) / batch_size)))
+    def age(self, step: Step, fresh: int) -> Tensor:
+        """Steps since the oldest key was computed, that is K / fresh, the keys that all ranks together bring a step; before the
+        queue has turned once, since the first step."""
+        return self.keys.new_tensor(min(float(step.step), math.ceil(len(self.keys) / fresh)))
 
 
 class MemoryBank(nn.Module):

@@ -194,7 +194,8 @@ class MoCoV1(Method):
         loss, log = self.contrast(z, dictionary)
         log |= health(step, z, dictionary[0])
         if self.queue is not None:
-            log["queue_age"] = self.queue.age(step, self.setting.batch_size or len(z) * world_size())
+            keys = (self.setting.batch_size or len(z) * world_size()) * (2 if self.config.symmetric else 1)
+            log["queue_age"] = self.queue.age(step, keys)
         return loss, log, dictionary
 
     def dictionary(self, images: Tensor, index: Tensor, generator: Generator) -> Dictionary:

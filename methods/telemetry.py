@@ -97,10 +97,16 @@ def health(step: Step, z: Tensor, other: Tensor | None = None) -> dict[str, Tens
     """What a method logs of its outputs z for one view and, where an image has a second (a view, a key), of those; nothing
     at a step that nobody watches.
 
-    Effective rank and uniformity look at the first 256 samples: what they cost does not grow with the batch.
+    Effective rank and uniformity look at the first 256 samples: what they cost does not grow with the batch. All of it is
+    computed outside autocast, which would tell cosines apart in bfloat16 only: near a collapse, not at all.
     """
     if not step.watched:
         return {}
+    with torch.autocast(z.device.type, enabled=False):
+        return _health(z, other)
+
+
+def _health(z: Tensor, other: Tensor | None) -> dict[str, Tensor]:
     few = z[:SAMPLES]
     log = {"std": std_ratio(z), "pair_cosine": pair_cosine(z)}
     log |= {"effective_rank": effective_rank(_unit(few)), "uniformity": uniformity(few)}

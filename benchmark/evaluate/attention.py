@@ -25,6 +25,7 @@ from benchmark.data import central_views
 from benchmark.data.boxes import Photo
 from benchmark.errors import InputError
 from benchmark.evaluate.subject import Found, Place, Subject
+from benchmark.train.stop import Stopped
 from methods.encoders.vit import ViT
 
 Pixels = NDArray[np.uint8]  # H x W x 3
@@ -121,9 +122,10 @@ def jaccard(mask: Mask, objects: Mask) -> float:
 def objects_of(photo: Photo) -> Mask:
     """Every pixel of the photograph that belongs to an object: its masks, or its boxes where it has none."""
     if photo.outlines is not None:
-        return photo.masks().any(axis=0)
+        covered: Mask = np.logical_or.reduce(photo.masks(), axis=0)
+        return covered
     found = np.zeros((photo.height, photo.width), bool)
-    for left, top, right, bottom in photo.boxes.round().astype(int):
+    for left, top, right, bottom in photo.boxes.round().astype(int).clip(min=0):  # below 0 would count from the far side
         found[top:bottom, left:right] = True
     return found
 
@@ -132,6 +134,8 @@ def overlaps(subject: Subject, network: ViT, photos: Sequence[Photo], side: int,
     """photos x (heads + 1): the Jaccard of each head's mask with the objects, and last that of the whole photograph."""
     patch, rows = network.patch_embed.size, []
     for photo in photos:
+        if subject.stop.wanted:
+            raise Stopped(subject.stop.reason)
         if len(photo.boxes) == 0:
             continue
         _, weights = maps(subject, network, photo.pixels(), side)

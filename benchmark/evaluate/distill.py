@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from benchmark.data import split_labels
 from benchmark.errors import InputError
 from benchmark.evaluate.finetune import accuracies, fine_tune, regime
-from benchmark.evaluate.fit import fit
+from benchmark.evaluate.fit import finite, fit
 from benchmark.evaluate.subject import Found, Place, Subject
+from benchmark.train.loop import Diverged
 from benchmark.train.seeding import seed_everything
 from methods.base import Setting, Step
 from methods.distillation import Distillation, DistillationConfig
@@ -54,6 +55,8 @@ def distill(subject: Subject, protocol: dict[str, Any], place: Place) -> Found:
     plan = regime(subject, protocol, protocol["epochs"], protocol["learning_rate"])
     known = only(split_labels(subject.dataset, "train"), tuned.labelled)
     fit(subject, place, everything, plan, trained, method.param_groups(), loss, "student", known)
+    if not finite(trained):
+        raise Diverged(plan.steps(len(everything)))
 
     said, _ = subject.outputs("test", split.test, nn.Sequential(method.encoder, method.classifier).eval())
     teacher = {f"teacher_{metric}": value for metric, value in accuracies(told, labels).items()}

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from benchmark.data.subset import labelled_subset
 from benchmark.errors import InputError
 from benchmark.evaluate.accuracy import top1, topk
-from benchmark.evaluate.fit import Regime, fit, settle, settled
+from benchmark.evaluate.fit import Regime, finite, fit, settle, settled
 from benchmark.evaluate.subject import Found, Place, Subject
 from benchmark.train.loop import Diverged
 from benchmark.train.seeding import seed_everything
@@ -85,7 +85,9 @@ def fine_tune(subject: Subject, protocol: Mapping[str, Any], place: Place, name:
         grid = [(*choice, _tried(subject, protocol, place, inner, held_out, choice)) for choice in tried]
         if all(math.isnan(found) for _, _, found in grid):
             raise Diverged(0)
-        epochs, rate, metrics["heldout_top1"] = max(grid, key=lambda row: -1.0 if math.isnan(row[2]) else row[2])
+        epochs, rate, best = max(grid, key=lambda row: -1.0 if math.isnan(row[2]) else row[2])
+        if not math.isnan(best):  # else what follows diverges as well, or is not chosen
+            metrics["heldout_top1"] = best
         rates = sorted(set(protocol["learning_rates"]))
         chosen |= {
             "epochs": epochs,
@@ -105,6 +107,7 @@ def labelled_images(subject: Subject, protocol: Mapping[str, Any], name: str) ->
     split = subject.split
     if not len(subject.labelled("test", split.test)):
         raise InputError(f"{name}: the test split has no labelled image; raise data.test_images")
+    subject.check_labels(name)
     everything = subject.labelled("train", np.union1d(split.train, split.held_out))
     found = labelled_subset(subject.dataset, protocol["labels"], protocol["label_seed"], everything)
     if len(found) < 2:
@@ -154,7 +157,10 @@ def train(
     def loss(views: list[Tensor], labels: Tensor) -> Tensor:
         return F.cross_entropy(network(torch.cat(views, dim=1)).float(), labels)
 
-    fit(subject, place, images, regime(subject, protocol, epochs, head_rate), network, groups, loss, stage)
+    plan = regime(subject, protocol, epochs, head_rate)
+    fit(subject, place, images, plan, network, groups, loss, stage)
+    if not finite(network):
+        raise Diverged(plan.steps(len(images)))
     return network
 
 

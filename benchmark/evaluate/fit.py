@@ -40,6 +40,10 @@ class Regime:
     precision: str = "fp32"
     seed: int = 0
 
+    def steps(self, images: int) -> int:
+        """Of a training on so many images."""
+        return self.epochs * max(1, images // self.batch_size)
+
 
 Loss = Callable[[list[Tensor], Tensor], Tensor]  # views, labels -> a scalar, or K losses of K parts that share no parameter
 
@@ -110,6 +114,11 @@ def fit(
                     if subject.stop.wanted and not last:
                         raise Stopped(subject.stop.reason)
         return before + time.monotonic() - started
+
+
+def finite(trained: nn.Module) -> bool:
+    """Whether all that it has learned is: no loss sees the weights after the last step, nor a batch norm's running averages."""
+    return all(bool(value.isfinite().all()) for value in trained.state_dict().values())
 
 
 def _step(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from benchmark.data import split_labels
 from benchmark.errors import InputError
 from benchmark.evaluate.accuracy import top1, topk
-from benchmark.evaluate.fit import Regime, fit
+from benchmark.evaluate.fit import Regime, finite, fit
 from benchmark.evaluate.linear import fit_linear
 from benchmark.evaluate.subject import Found, Place, Subject
 from benchmark.train.loop import Diverged
@@ -88,20 +88,16 @@ def linear_probe(subject: Subject, protocol: dict[str, Any], place: Place) -> Fo
 
 
 def _check_labels(subject: Subject, name: str) -> None:
-    split, most = subject.split, subject.num_classes - 1
+    split = subject.split
     parts: list[tuple[Literal["train", "test"], np.ndarray]] = [
         ("train", split.train),
         ("train", split.held_out),
         ("test", split.test),
     ]
     for number, (file, indices) in enumerate(parts):
-        labels = split_labels(subject.dataset, file)[subject.labelled(file, indices)]
-        if not len(labels) and number != 1:
+        if not len(subject.labelled(file, indices)) and number != 1:
             raise InputError(f"{name}: there is no labelled {file} image")
-        if len(labels) and labels.max() > most:
-            raise InputError(
-                f"{name}: a {file} image has label {labels.max()}; the classes of {subject.dataset.name} are 0 to {most}"
-            )
+    subject.check_labels(name)
 
 
 class FrozenFeatures:
@@ -180,9 +176,9 @@ def train_heads(
         if diverged.step == 0:  # with weights that are finite
             raise InputError(f"{protocol['name']}: the network's features of train images are not finite") from diverged
         raise
-    kept = {rate: head for rate, head in zip(rates, heads, strict=True) if all(p.isfinite().all() for p in head.parameters())}
+    kept = {rate: head for rate, head in zip(rates, heads, strict=True) if finite(head)}
     if not kept:
-        raise Diverged(regime.epochs * max(1, len(indices) // regime.batch_size))
+        raise Diverged(regime.steps(len(indices)))
     return {rate: head.requires_grad_(False) for rate, head in kept.items()}  # type: ignore[misc]
 
 

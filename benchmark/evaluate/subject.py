@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from benchmark.data import Backend, central_views, split_labels
 from benchmark.data.datasets import Dataset
 from benchmark.data.split import Split
-from benchmark.train.stop import StopRequest
+from benchmark.errors import InputError
+from benchmark.train.stop import Stopped, StopRequest
 
 _BATCH = 500
+_PATIENCE = 10.0  # seconds in which a pass over images may end although a stop is asked for
 
 
 class Network(Protocol):
@@ -116,15 +118,31 @@ class Subject:
         """Those of the images that have a label: STL-10's unlabelled ones take part in pretraining only."""
         return indices[split_labels(self.dataset, part)[indices] >= 0]
 
+    def check_labels(self, name: str) -> None:
+        """InputError where an image that takes part has a label that is no class of the data set. name: of the protocol."""
+        everything = np.union1d(self.split.train, self.split.held_out)
+        parts: list[tuple[Literal["train", "test"], np.ndarray]] = [("train", everything), ("test", self.split.test)]
+        for file, indices in parts:
+            most = int(split_labels(self.dataset, file)[indices].max(initial=-1))
+            if most >= self.num_classes:
+                raise InputError(
+                    f"{name}: a {file} image has label {most}; the classes of {self.dataset.name} are 0 to {self.num_classes - 1}"
+                )
+
     @torch.no_grad()
     def outputs(
         self, part: Literal["train", "test"], indices: np.ndarray, network: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """(network(central view) for every labelled image of `indices`, float32; their labels), on the device."""
-        indices = self.labelled(part, indices)
+        """(network(central view) for every labelled image of `indices`, float32; their labels), on the device.
+
+        Raises Stopped on request where it takes long: it is begun again then, and nothing else is lost.
+        """
+        indices, started = self.labelled(part, indices), time.monotonic()
         labels = split_labels(self.dataset, part)[indices]
         rows, threads = [], torch.get_num_threads()
         for start in range(0, len(indices), _BATCH):
+            if self.stop.wanted and time.monotonic() - started > _PATIENCE:
+                raise Stopped(self.stop.reason)
             some = indices[start : start + _BATCH]
             batch = central_views(self.dataset, part, some, self.image_size, self.channels, threads)
             rows.append(network(batch.to(self.device, memory_format=torch.channels_last)).float())

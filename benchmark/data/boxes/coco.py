@@ -156,6 +156,9 @@ def _outline(said: Any, entry: dict[str, Any], shown: str) -> Outline:
     if isinstance(said, dict) and "size" in said and "counts" in said:
         counts = said["counts"]
         return {"size": said["size"], "counts": counts.encode("ascii") if isinstance(counts, str) else counts}
-    if isinstance(said, list) and said and all(isinstance(p, list) and len(p) >= 6 and len(p) % 2 == 0 for p in said):
-        return tuple(np.array(polygon, np.float64) for polygon in said)
+    if isinstance(said, list) and said and all(isinstance(p, list) and len(p) % 2 == 0 for p in said):
+        # Fewer than three corners enclose nothing; detectron2 leaves them out, and pycocotools takes two of them for a box.
+        polygons = tuple(np.array(polygon, np.float64) for polygon in said if len(polygon) >= 6)
+        if polygons:
+            return polygons
     raise InputError(f"{shown}: annotation {entry.get('id')} has an outline that is neither polygons nor a run-length code")

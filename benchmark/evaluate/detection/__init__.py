@@ -82,7 +82,7 @@ def detection(subject: Subject, protocol: dict[str, Any], place: Place) -> Found
         raise InputError(f"{protocol['name']}.trials is {protocol['trials']}; at least one training is needed")
     if list(subject.channels) != ["rgb"]:
         raise InputError(
-            f"{protocol['name']}: a detector's trunk sees RGB photos, this network was trained on {', '.join(subject.channels)}"
+            f"{protocol['name']}: a detector sees RGB photos, but this network was trained on {', '.join(subject.channels)}"
         )
     boxes = _opened(subject, protocol)
     measure = ENGINES[name]()

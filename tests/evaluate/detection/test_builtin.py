@@ -333,7 +333,7 @@ def test_data_that_cannot_be_learned_from_or_scored_on_are_refused_before_traini
             detection(subject(boxes), settings, place)
     with pytest.raises(InputError, match="no detection data can be opened here"):
         detection(dataclasses.replace(subject(drawn), boxes=None), settings, place)
-    with pytest.raises(InputError, match="sees RGB photos, and this network was trained on lab"):
+    with pytest.raises(InputError, match="sees RGB photos, but this network was trained on lab"):
         detection(dataclasses.replace(subject(drawn), channels=["lab"]), settings, place)
 
 
