@@ -59,9 +59,9 @@ def distill(subject: Subject, protocol: dict[str, Any], place: Place) -> Found:
         raise Diverged(plan.steps(len(everything)))
 
     said, _ = subject.outputs("test", split.test, nn.Sequential(method.encoder, method.classifier).eval())
-    teacher = {f"teacher_{metric}": value for metric, value in accuracies(told, labels).items()}
+    teacher = {f"teacher_{metric}": value for metric, value in accuracies(told, labels, tuned.steps).items()}
     agreement = 100.0 * (said.argmax(dim=1) == told.argmax(dim=1)).double().mean().item()
-    metrics = accuracies(said, labels) | teacher | tuned.metrics | {"agreement": agreement}
+    metrics = accuracies(said, labels, plan.steps(len(everything))) | teacher | tuned.metrics | {"agreement": agreement}
     return Found(metrics, tuned.chosen | {"unlabelled": len(everything) - len(tuned.labelled)})
 
 

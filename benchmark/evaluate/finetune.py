@@ -48,15 +48,16 @@ def finetune(subject: Subject, protocol: dict[str, Any], place: Place) -> Found:
     """
     tuned = fine_tune(subject, protocol, place, protocol["name"])
     scores, labels = subject.outputs("test", subject.split.test, tuned.network.eval())
-    return Found(accuracies(scores, labels) | tuned.metrics, tuned.chosen)
+    return Found(accuracies(scores, labels, tuned.steps) | tuned.metrics, tuned.chosen)
 
 
 @dataclass(frozen=True)
 class FineTuned:
-    """network: B x C x H x W -> B x classes. labelled: the images it was trained on, ids in the training file."""
+    """network: B x C x H x W -> B x classes. labelled: the images it was trained on, ids in the training file; steps: in so many."""
 
     network: nn.Sequential
     labelled: np.ndarray
+    steps: int
     metrics: dict[str, float]
     chosen: dict[str, Any]
 
@@ -96,7 +97,8 @@ def fine_tune(subject: Subject, protocol: Mapping[str, Any], place: Place, name:
             "grid": [[*choice, None if math.isnan(found) else found] for *choice, found in grid],
         }
     network = train(subject, protocol, place, labelled, epochs, rate, "fine-tuning")
-    return FineTuned(network, labelled, metrics, chosen)
+    steps = regime(subject, protocol, epochs, rate).steps(len(labelled))
+    return FineTuned(network, labelled, steps, metrics, chosen)
 
 
 def labelled_images(subject: Subject, protocol: Mapping[str, Any], name: str) -> np.ndarray:
@@ -136,7 +138,8 @@ def _tried(
     if found is None:
         try:
             network = train(subject, protocol, place, images, epochs, rate, stage)
-            found = top1(*subject.outputs("train", held_out, network.eval()))
+            scores, labels = subject.outputs("train", held_out, network.eval())
+            found = top1(scores, labels) if scores.isfinite().all() else math.nan
         except Diverged:
             found = math.nan
         settle(subject, place, stage, found)
@@ -202,7 +205,9 @@ def regime(subject: Subject, protocol: Mapping[str, Any], epochs: int, rate: flo
     return Regime(epochs, protocol["batch_size"], optimizer, schedule, views, protocol["precision"], subject.seed)
 
 
-def accuracies(scores: Tensor, labels: Tensor) -> dict[str, float]:
-    """top1 and, of five classes or more, top5, in percent."""
+def accuracies(scores: Tensor, labels: Tensor, steps: int) -> dict[str, float]:
+    """top1 and, of five classes or more, top5, in percent. Diverged, after so many steps, where scores are not finite."""
+    if not scores.isfinite().all():
+        raise Diverged(steps, what="features")
     found = {"top1": top1(scores, labels)}
     return found | ({"top5": topk(scores, labels, 5)} if scores.shape[1] >= 5 else {})

@@ -14,6 +14,7 @@ from torch import Tensor
 
 LOW = 0xFFFFFFFF  # the lower half of a key
 _EMPTY = -(1 << 63)
+_CHUNK = {"cpu": 1 << 12, "cuda": 1 << 16}  # rows of the bank
 _ENTRIES = {"cpu": 1 << 21, "cuda": 1 << 27}  # similarities that are held at a time
 
 
@@ -37,19 +38,22 @@ def nearest(queries: Tensor, bank: Tensor, k: int, device: torch.device | None =
     return similarity_of(keys), LOW - (keys & LOW)
 
 
-def compared(queries: Tensor, bank: Tensor, k: int, where: torch.device, chunk: int = 1 << 16) -> Tensor:  # -> M x k, int64
-    """The keys of the k nearest rows, best first, by comparing every query with every row."""
+def compared(queries: Tensor, bank: Tensor, k: int, where: torch.device, chunk: int = 0) -> Tensor:  # -> M x k, int64
+    """The keys of the k nearest rows, best first, by comparing every query with every row, `chunk` rows at a time."""
     keys = torch.full((len(queries), k), _EMPTY, device=where)
-    chunk = min(chunk, len(bank))
-    block = max(1, _ENTRIES["cuda" if where.type == "cuda" else "cpu"] // (chunk + k))
+    kind = "cuda" if where.type == "cuda" else "cpu"
+    chunk = min(chunk or _CHUNK[kind], len(bank))
+    block = max(1, _ENTRIES[kind] // (chunk + k))
     for first in range(0, len(bank), chunk):
         part = unit(bank[first : first + chunk].to(where))
         rows = LOW - torch.arange(first, first + len(part), device=where)
         for begin in range(0, len(queries), block):
             asked = slice(begin, begin + block)
             similarity = unit(queries[asked].to(where)) @ part.T
-            found = ordered((similarity + 0.0).view(torch.int32)).long() << 32 | rows  # -0.0 is 0.0
-            keys[asked] = torch.cat([keys[asked], found], dim=1).topk(k, dim=1).values
+            least = similarity_of(keys[asked, -1])  # so far; at first not a number
+            some = (~(similarity.amax(dim=1) <= least)).nonzero()[:, 0]  # of equals the earlier row is kept
+            found = ordered((similarity[some] + 0.0).view(torch.int32)).long() << 32 | rows  # -0.0 is 0.0
+            keys[begin + some] = torch.cat([keys[begin + some], found], dim=1).topk(k, dim=1).values
     return keys
 
 

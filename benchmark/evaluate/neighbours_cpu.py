@@ -1,14 +1,15 @@
-"""Nearest rows on a CPU, in two passes over the bank: bfloat16 says which rows may be near, float32 which of them are.
+"""Nearest rows on a CPU, in two passes over the bank: bfloat16 says which rows may be near, float64 which of them are.
 
-A processor multiplies matrices in bfloat16 more than twice as fast as in float32. How far such a product is from the cosine
-is bounded (`_slack`), so no row whose bound reaches the k-th best is lost:
+A processor multiplies matrices in bfloat16 more than twice as fast as in float32. For a query q the order of all q.t is that of
+q.(t - m), m the bank's mean, and how far their product in bfloat16 is from that is bounded (`_slack`), the closer the nearer
+the rows are to their mean. So no row whose bound reaches the k-th best is lost:
 
-    pass 1   coarse = q' . t' for all rows; keep those with   upper(coarse) >= lower(k-th largest coarse so far)
-    pass 2   q . t in float32 for what was kept, about k rows and a few more; the k largest are the answer
+    pass 1   coarse = q'.(t - m)' for all rows; keep those with   upper(coarse) >= lower(k-th largest coarse so far)
+    pass 2   q.t for what was kept, about k rows and as many again; the k largest are the answer
 
-Where bfloat16 is no faster the coarse product is float32's, and the answer the same: it depends on pass 2 alone, in which two
-rows always give the same number whatever stands around them. Where very many rows are about equally near (a collapsed
-network), keeping them all is no gain: such queries are handed back.
+The answer is the same whatever pass 1 is computed in; it depends on pass 2 alone, in which two rows always give the same number
+whatever stands around them. Where very many rows are about equally near, keeping them all is no gain: such queries are crowded.
+They are tried again in float32, and those that still are (all rows equal) are handed back.
 """
 
 from __future__ import annotations
@@ -42,20 +43,25 @@ def sieved(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The keys (benchmark.evaluate.neighbours) of the k nearest rows, M x k, best first; and the queries that are crowded,
     whose keys are not there."""
     keys = torch.empty(len(queries), k, dtype=torch.int64)
-    crowded = torch.zeros(len(queries), dtype=torch.bool)
+    left = torch.arange(len(queries))
+    middle = unit(bank[torch.linspace(0, len(bank) - 1, min(len(bank), _CHUNK)).long()]).mean(dim=0)
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for begin in range(0, len(queries), _QUERIES):
-            asked = slice(begin, begin + _QUERIES)
-            keys[asked], crowded[asked] = _Sieve(unit(queries[asked]), bank, k, pool).run()
-    return keys, crowded.nonzero()[:, 0]
+        for dtype in dict.fromkeys((coarse_dtype(), torch.float32)):
+            crowded = []
+            for asked in left.split(_QUERIES) if len(left) else ():
+                keys[asked], lost = _Sieve(unit(queries[asked]), bank, middle, k, dtype, pool).run()
+                crowded.append(asked[lost])
+            left = torch.cat([left[:0], *crowded])
+    return keys, left
 
 
 class _Sieve:
     """The queries of one round, m x D unit vectors, and their candidates."""
 
-    def __init__(self, queries: Tensor, bank: Tensor, k: int, pool: ThreadPoolExecutor) -> None:
-        self.queries, self.bank, self.k, self.pool = queries, bank, k, pool
-        self.dtype = coarse_dtype()
+    def __init__(
+        self, queries: Tensor, bank: Tensor, middle: Tensor, k: int, dtype: torch.dtype, pool: ThreadPoolExecutor
+    ) -> None:
+        self.queries, self.bank, self.middle, self.k, self.dtype, self.pool = queries, bank, middle, k, dtype, pool
         room = 4 * k + 256  # so that there is room for what bfloat16 cannot tell from the k-th
         self.keys = np.empty((len(queries), room), np.int64)
         self.count = np.zeros(len(queries), np.int64)  # -1: crowded
@@ -77,11 +83,12 @@ class _Sieve:
         product = torch.empty(_BLOCK * min(_CHUNK, len(self.bank)), dtype=self.dtype)
         half = self.dtype == torch.bfloat16
         shift, relative = (16, np.float32(0.002)) if half else (0, np.float32(0.0))
-        widest, slack = 0.0, spread.numpy()
+        widest, longest, slack = 0.0, 0.0, spread.numpy()  # of the rows so far
         for first, part in self._parts(_CHUNK):
-            rows, off = _rounded(part, self.dtype)
-            widest = max(widest, float(off.max()))  # of the rows so far
-            slack = _slack(spread, widest, part.shape[1]).numpy()
+            rows, off = _rounded(part - self.middle, self.dtype)
+            widest = max(widest, float(off.max()))
+            longest = max(longest, float(rows.float().norm(dim=1).max()))
+            slack = _slack(spread, widest, longest, part.shape[1]).numpy()
             sieve = functools.partial(_kernels()["sieve"], first, self.k, shift, relative)
             for begin in range(0, len(queries), _BLOCK):
                 some = slice(begin, begin + _BLOCK)
@@ -89,6 +96,9 @@ class _Sieve:
                 torch.mm(queries[some], rows.T, out=out)
                 coarse = out.view(torch.int16 if half else torch.int32).numpy()
                 self._each(sieve, len(coarse), coarse, slack[some], self.keys[some], self.count[some], self.cut[some])
+            if (self.count < 0).mean() > 0.5:
+                self.count[:] = -1
+                return
         in_order = functools.partial(_kernels()["in_order"], self.k, shift, relative)
         self._each(in_order, len(queries), slack, self.keys, self.count)
 
@@ -109,12 +119,13 @@ def _rounded(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:  # n x D -
     return made, (x - made.float()).norm(dim=1)
 
 
-def _slack(spread: Tensor, widest: float, dim: int) -> Tensor:
-    """How far a coarse product of unit vectors can be from the float32 one, its own rounding at the end aside.
+def _slack(spread: Tensor, widest: float, longest: float, dim: int) -> Tensor:
+    """How far a coarse product of unit vectors q with rows d can be from q.d, its own rounding at the end aside.
 
-    |q.t - q'.t'| <= |q| |t - t'| + |q - q'| |t'| by Cauchy and Schwarz, and D sums in float32 add D 2^-23 at most.
+    |q.d - q'.d'| <= |q| |d - d'| + |q - q'| |d'| by Cauchy and Schwarz, and D sums in float32 add D 2^-23 |d'| at most; the
+    rest is for d itself and for the answer, which are rounded to float32.
     """
-    return (1.01 * (widest + spread * (1.0 + widest)) + dim * 2.0**-23 + 1e-6).float()
+    return (1.01 * (widest + (spread + dim * 2.0**-23) * longest) + 3e-7).float()
 
 
 @functools.cache
@@ -255,14 +266,14 @@ def _in_order(k, shift, relative, slack, keys, count):  # type: ignore[no-untype
 
 @njit(nogil=True, fastmath={"reassoc", "contract"})
 def _dot(a, b):  # type: ignore[no-untyped-def]
-    total = np.float32(0)
+    total = np.float64(0)
     for i in range(len(a)):
-        total += a[i] * b[i]
+        total += np.float64(a[i]) * np.float64(b[i])
     return total
 
 
 def _weigh(part, first, queries, keys, count, at):  # type: ignore[no-untyped-def]
-    """Replace the rows that lie in this part of the bank by the keys of their float32 products; at: how far each query is."""
+    """Replace the rows that lie in this part of the bank by the keys of their products; at: how far each query is."""
     cell = np.empty(1, np.float32)
     bits, last = cell.view(np.int32), first + len(part)
     for r in range(len(queries)):

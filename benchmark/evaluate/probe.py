@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmark.data import split_labels
 from benchmark.errors import InputError
 from benchmark.evaluate.accuracy import top1, topk
 from benchmark.evaluate.fit import Regime, finite, fit

@@ -125,9 +125,8 @@ class Subject:
         for file, indices in parts:
             most = int(split_labels(self.dataset, file)[indices].max(initial=-1))
             if most >= self.num_classes:
-                raise InputError(
-                    f"{name}: a {file} image has label {most}; the classes of {self.dataset.name} are 0 to {self.num_classes - 1}"
-                )
+                classes = f"the classes of {self.dataset.name} are 0 to {self.num_classes - 1}"
+                raise InputError(f"{name}: a {file} image has label {most}; {classes}")
 
     @torch.no_grad()
     def outputs(

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from benchmark.errors import InputError
 from benchmark.launch.work import Site
-from benchmark.plan.evaluations import boxes_of
+from benchmark.plan.evaluations import boxes_of, content_of, labels_file
 
 _PR_SET_PDEATHSIG = 1
 
@@ -48,7 +48,10 @@ def open_boxes(site: Site, name: str) -> Any:
 
 
 def _at_hand(site: Site, protocol: dict[str, Any]) -> bool:
-    """Whether its photographs are those of this run: another sweep may have asked for it where there were others."""
+    """Whether its photographs, or its list of images, are those of this run: another sweep may have asked for it where there
+    were others."""
+    if listed := labels_file(protocol):
+        return content_of(listed) == protocol.get("content")
     name = boxes_of(protocol)
     return name is None or site.boxes.get(name, {}).get("content") == protocol.get("content")
 

@@ -4,12 +4,15 @@
     evaluate: {knn: {k: 20}, linear: {}}                     with settings of one's own
     evaluate: {knn: [{k: 20}, {k: 200}]}                     one protocol several times; a table shows the first of them
 
-A protocol that is measured on a detection data set names it in `dataset`; its identity has that set's content as well.
+A protocol that is measured on a detection data set names it in `dataset`, one that learns from a list of images names the
+file in `labels`; its identity has the content of that set, or of that file, as well.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from benchmark.errors import InputError, nearest
@@ -89,9 +92,25 @@ def on_cell(
                 protocol["ks"] = list(dict.fromkeys(min(k, kept) for k in protocol["ks"]))
         if name := boxes_of(protocol):
             protocol = protocol | {"content": (boxes or {}).get(name, UNPREPARED)}
+        if listed := labels_file(protocol):
+            protocol = protocol | {"content": content_of(listed)}
         if protocol not in made:
             made.append(protocol)
     return tuple(made)
+
+
+def labels_file(protocol: Mapping[str, Any]) -> Path | None:
+    """The list of labelled images that a protocol, or its teacher, learns from, if it is a file."""
+    labels = str(protocol.get("teacher", protocol).get("labels", ""))
+    return Path(labels) if labels.endswith(".txt") else None
+
+
+def content_of(file: Path) -> str:
+    """12 hex digits of the bytes of a list of images; `unprepared` where it is not at hand."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    except OSError:
+        return UNPREPARED
 
 
 def boxes_of(protocol: Mapping[str, Any]) -> str | None:

@@ -112,6 +112,14 @@ def test_coco_masks_fill_polygons_and_run_lengths(tmp_path):
     assert nothing.masks().shape == (0, 30, 40)
 
 
+def test_polygons_without_an_area_are_left_out(tmp_path):
+    def add(split, found):
+        found["annotations"][0]["segmentation"] += [[0, 0, 39, 29], [5, 5]]
+
+    two = find_boxes("coco", write_coco(tmp_path / "coco", add), tmp_path / "cache").open().train[2]
+    assert two.masks()[0].sum() == 20 * 10 and len(two.outlines[0]) == 1
+
+
 def test_coco_without_outlines_has_no_masks(tmp_path):
     def drop(split, found):
         if split == "val2017":

@@ -79,6 +79,8 @@ def test_objects_are_masks_or_else_boxes():
     boxes = [[2.0, 4.0, 10.0, 8.0], [30.0, 30.0, 56.0, 39.0]]
     covered = objects_of(photo_of(boxes))
     assert covered.sum() == 8 * 4 + 26 * 9 and covered[4:8, 2:10].all()
+    over = objects_of(photo_of([[-3.0, -2.0, 10.0, 8.0], [50.0, 35.0, 60.0, 44.0]]))  # beyond the edges there is nothing
+    assert over.sum() == 10 * 8 + 6 * 5 and over[:8, :10].all() and over[35:, 50:].all()
     outlines = ((np.array([2.0, 4.0, 10.0, 4.0, 10.0, 8.0, 2.0, 8.0]),), (np.array([30.0, 30.0, 56.0, 30.0, 56.0, 39.0]),))
     masked = objects_of(photo_of(boxes, outlines=outlines))  # a rectangle and a triangle: half of its box
     assert masked[:20].sum() == 8 * 4 and masked[20:].sum() == pytest.approx(26 * 9 / 2, abs=20)

@@ -360,6 +360,18 @@ def test_a_choice_that_diverges_is_not_taken(subject, tmp_path):
         finetune(subject, settings(**GRID | {"learning_rates": [1e29, 1e30], "shorter": []}), Place(tmp_path, "y"))
     with pytest.raises(Diverged):
         finetune(subject, settings(epochs=3, learning_rates=[1e30], batch_size=16), Place(tmp_path, "z"))
+    with pytest.raises(Diverged) as diverged:  # by the last step, whose weights no loss has seen
+        finetune(subject, settings(epochs=1, learning_rates=[1e38], head="pytorch", batch_size=4096), Place(tmp_path, "v"))
+    assert diverged.value.step == 1
+
+
+def test_a_long_pass_over_images_ends_when_a_stop_is_asked_for(cache, monkeypatch):
+    subject = drawn_subject(cache)
+    subject.stop.ask("a test")
+    assert len(subject.features.test_x) == len(subject.split.test)  # a short one does not
+    monkeypatch.setattr(subjects_module, "_PATIENCE", -1.0)
+    with pytest.raises(Stopped, match="a test"):
+        subject.outputs("test", subject.split.test, subject.network.features)
 
 
 # ---------------------------------------------------------------------------------------------- interruptions
@@ -440,6 +452,10 @@ def test_bad_input_is_told_before_a_training(cache, tmp_path):
     single.split = replace(single.split, train=single.split.train[:1], held_out=single.split.held_out[:0])
     with pytest.raises(InputError, match="finetune: labels 100% is 1 of 1 images; 2 are needed"):
         finetune(single, settings(), place)
+    narrow = drawn_subject(cache)
+    narrow.dataset = replace(narrow.dataset, classes=narrow.dataset.classes[:5])
+    with pytest.raises(InputError, match="finetune: a train image has label 9; the classes of shapes are 0 to 4"):
+        finetune(narrow, settings(), place)
     assert not trained and not place.checkpoint.exists()
 
 

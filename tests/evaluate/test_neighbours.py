@@ -82,16 +82,28 @@ def test_rows_that_bfloat16_cannot_tell_apart(engine: Engine) -> None:
 
 def test_crowded_queries_are_handed_back_and_only_they(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours_cpu, "coarse_dtype", lambda: torch.bfloat16)
-    centre = torch.zeros(32)
-    centre[0] = 50.0
-    across = torch.tensor([0.0] + [1.0] * 31)
-    bank = torch.cat([across * rows(3000, 32, 4), centre + 0.02 * rows(5000, 32, 3)])
-    queries = torch.cat([centre + 0.02 * rows(4, 32, 5), across * rows(6, 32, 6)])
+    tried: list[tuple[torch.dtype, int]] = []
+    sieve = neighbours_cpu._Sieve
+    monkeypatch.setattr(neighbours_cpu, "_Sieve", lambda *given: tried.append((given[4], len(given[0]))) or sieve(*given))
+    centre, across = 50.0 * torch.eye(32)[:1], torch.tensor([0.0] + [1.0] * 31)
+    bank = torch.cat([across * rows(3000, 32, 4), centre.expand(5000, 32), centre + 1e-3 * rows(5000, 32, 3)])
+    queries = torch.cat([centre + 2e-3 * rows(4, 32, 5), across * rows(6, 32, 6), -centre.expand(2, 32)])
     keys, crowded = neighbours_cpu.sieved(queries, bank, 50)
-    assert crowded.tolist() == [0, 1, 2, 3]
+    assert tried[0] == (torch.bfloat16, 12) and tried[1][0] == torch.float32 and tried[1][1] >= len(crowded)
+    assert crowded.tolist() == [0, 1, 2, 3]  # the last two are crowded by the rows across, until something is on their side
     check(nearest(queries, bank, 50), queries, bank, 50)
     kept = similarity_of(keys[4:]), LOW - (keys[4:] & LOW)
     check(kept, queries[4:], bank, 50)
+
+
+def test_collapse_to_a_point_costs_little_more_than_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every sieve gives up at once, and of equal rows only the first piece is sorted."""
+    sorted_rows: list[int] = []
+    topk = Tensor.topk
+    monkeypatch.setattr(Tensor, "topk", lambda x, *given, **named: sorted_rows.append(len(x)) or topk(x, *given, **named))
+    similarity, index = nearest(torch.ones(40, 8), torch.ones(30_000, 8), 20)
+    assert index.tolist() == [list(range(20))] * 40 and (similarity - 1.0).abs().max() < 1e-6
+    assert sum(sorted_rows) == 40
 
 
 def test_of_equals_the_earlier_row_is_nearer(engine: Engine) -> None:
@@ -181,7 +193,8 @@ def test_a_coarse_product_is_as_near_as_the_bound_says(dtype: torch.dtype, tail:
     coarse = (rough_q @ rough_b.T).double()
     error = (coarse - q.double() @ b.double().T).abs()
     relative = 0.002 if dtype == torch.bfloat16 else 0.0
-    bound = neighbours_cpu._slack(spread, float(off.max()), 700).double()[:, None]
+    longest = float(rough_b.float().norm(dim=1).max())
+    bound = neighbours_cpu._slack(spread, float(off.max()), longest, 700).double()[:, None]
     assert (error <= bound + relative * coarse.abs()).all()
     if dtype == torch.bfloat16:
         assert error.max() > 0.3 * bound.max()  # and it is not idle

@@ -440,14 +440,23 @@ def test_the_memory_bank_counts_the_candidates_that_are_left() -> None:
     assert log["mutual_information"].item() == pytest.approx(candidates - loss.item())
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_both_directions_keys_age_the_queue(symmetric: bool) -> None:
+    method = build(symmetric=symmetric)
+    assert method.queue is not None
+    _, log = method.loss(views(), INDEX, INDEX, replace(STEP, step=1000, total_steps=2000))
+    assert log["queue_age"] == math.ceil(len(method.queue.keys) / (2 * N if symmetric else N))
+
+
 def test_log_of_both_directions_is_their_mean() -> None:
     both, one = build(symmetric=True), build()
     there, back = value(one, views())[1], value(one, views()[::-1])[1]
     log = value(both, views())[1]
     assert set(log) == HEALTH_OF_PAIRS | {"pretext_top1", "mutual_information", "queue_age"}
+    assert not any(found.requires_grad for found in log.values())
+    del log["queue_age"]  # of both directions' keys
     for name, found in log.items():
         torch.testing.assert_close(found, (there[name] + back[name]) / 2)
-        assert not found.requires_grad
 
 
 # Configs. --------------------------------------------------------------------------------------------------------------

@@ -53,6 +53,18 @@ def test_a_collapse_is_seen(dtype: torch.dtype) -> None:
         assert log[name].item() == pytest.approx(value, abs=1e-5), name
 
 
+def test_autocast_changes_nothing() -> None:
+    """In bfloat16 near a collapse, negatives would be as near as positives, and uniformity 0."""
+    noise = torch.Generator().manual_seed(0)
+    z = torch.randn(1, 64, generator=noise) + 0.01 * torch.randn(64, 64, generator=noise)
+    other = z + 0.001 * torch.randn(64, 64, generator=noise)
+    exact = health(AT, z, other)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = health(AT, z, other)
+    assert {name: value.item() for name, value in found.items()} == {name: value.item() for name, value in exact.items()}
+    assert found["negative_cosine"] < found["positive_cosine"] and found["uniformity"] < 0
+
+
 def test_the_effective_rank_counts_directions() -> None:
     assert effective_rank(torch.cat([torch.eye(8), -torch.eye(8)])).item() == pytest.approx(8.0, rel=1e-6)
     line = torch.outer(torch.arange(9.0) - 4, torch.ones(5)) + 3.0

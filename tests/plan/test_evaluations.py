@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmark.errors import InputError
+from benchmark.launch.work import Site
+from benchmark.launch.worker import _at_hand
 from benchmark.plan.cell import Evaluation
 from benchmark.plan.evaluations import boxes_of, on_cell, read_protocols
 from benchmark.plan.protocols import PROTOCOLS
@@ -80,6 +82,27 @@ def test_settings_that_do_not_go_together_are_refused():
         read({"linear_moco": {"epochs": 2}})
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("detection_voc07", {"batch_size": 0}, "0"),
+        ("detection_voc07", {"trials": 0}, "trials is 0, it must be at least 1"),
+        ("detection_voc07", {"iterations": 10}, r"milestones \[6750, 8250\] do not rise within 10 iterations"),
+        ("detection_voc07", {"milestones": [20, 10]}, r"milestones \[20, 10\] do not rise"),
+        ("detection_voc07", {"train_sides": [0, 480]}, r"train_sides is \[0, 480\]"),
+        ("detection_coco_fpn", {"anchor_sides": [32, 64]}, "anchor_sides has 2 sides; fpn has five levels"),
+        ("detection_coco", {"dataset": "voc07"}, "masks is true, but voc07 is read without masks"),
+        ("attention", {"drawn": 0}, "drawn is 0"),
+        ("attention", {"mass": 0}, "mass is 0.0"),
+        ("embedding_map", {"perplexity": 0}, "perplexity is 0.0"),
+        ("embedding_map", {"classes": 0}, "classes is 0"),
+    ],
+)
+def test_what_no_detector_or_map_can_be_is_refused_before_training(name, settings, words):
+    with pytest.raises(InputError, match=f"evaluate > {name}.*{words}"):
+        read({name: settings})
+
+
 def test_no_more_neighbours_than_images():
     assert [p["k"] for p in on_cell(read({"knn": {"k": 500}}), DATA)] == [90]
     (chosen,) = on_cell(read({"knn_dino": {"k": 100, "ks": [20, 200, 500]}}), DATA)
@@ -104,3 +127,21 @@ def test_a_protocol_without_photographs_has_no_content():
     for name in PROTOCOLS:
         (protocol,) = on_cell(read([name]), DATA)
         assert ("content" in protocol) == (boxes_of(protocol) is not None)
+
+
+def test_a_list_of_images_is_part_of_the_identity(tmp_path):
+    listed = tmp_path / "some.txt"
+    wanted = {"finetune_simclr_1": {"labels": str(listed)}, "distill": {"teacher": {"labels": str(listed)}}, "finetune": {}}
+    data = {"data": {"train_images": 0, "held_out": 0.1}}
+    found = []
+    for text in (None, "a.jpg\n", "b.jpg\n"):
+        if text:
+            listed.write_text(text)
+        made = on_cell(read_protocols(wanted, lambda path: "evaluate"), data)
+        found.append([protocol.get("content") for protocol in made])
+        site = Site("", "", {}, "cpu", 1, 0, "auto")
+        assert all(_at_hand(site, protocol) for protocol in made)
+    assert found[0] == ["unprepared", "unprepared", None]
+    assert len({row[0] for row in found}) == len({row[1] for row in found}) == 3
+    listed.write_text("a.jpg\n")
+    assert [_at_hand(site, protocol) for protocol in made] == [False, False, True]

@@ -80,6 +80,24 @@ class DetectionConfig:
     train_photos: int = 0
     test_photos: int = 0
 
+    def __post_init__(self) -> None:
+        """ValueError says what no detector can be, before a network is trained for it."""
+        least_one = ("iterations", "batch_size", "trials", "test_side", "max_side", "fpn_width", "head_width", "detections")
+        least_one += ("rpn_pre_nms_train", "rpn_post_nms_train", "rpn_pre_nms_test", "rpn_post_nms_test")
+        for name in (*least_one, "rpn_batch", "roi_batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
+        for name in ("train_sides", "anchor_sides"):
+            if not all(side > 0 for side in getattr(self, name)):
+                raise ValueError(f"{name} is {list(getattr(self, name))}, sides are in pixels, at least 1")
+        steps = list(self.milestones)
+        if steps != sorted(set(steps)) or (steps and steps[-1] >= self.iterations):
+            raise ValueError(f"milestones {steps} do not rise within {self.iterations} iterations; give milestones that do")
+        if self.architecture == "fpn" and len(self.anchor_sides) != 5:
+            raise ValueError(f"anchor_sides has {len(self.anchor_sides)} sides; fpn has five levels and takes one for each")
+        if self.masks and self.dataset.startswith("voc"):
+            raise ValueError(f"masks is true, but {self.dataset} is read without masks; set it to false")
+
 
 @dataclass(frozen=True)
 class DetectionVoc0712(DetectionConfig):

@@ -22,16 +22,30 @@ class AttentionConfig:
     drawn: int = 8
     side: int = 0
 
+    def __post_init__(self) -> None:
+        """ValueError says what no map can be."""
+        if not 0 < self.mass <= 1:
+            raise ValueError(f"mass is {self.mass}, a mask holds a share of the attention above 0 and at most 1")
+        if self.drawn < 1:
+            raise ValueError(f"drawn is {self.drawn}, the picture is of at least 1 image")
+
 
 @dataclass(frozen=True)
 class EmbeddingMapConfig:
     """Test features in the plane, a point an image, coloured by class: two principal components, and t-SNE (van der Maaten &
     Hinton, 2008) of the first 50.
 
-    images: the first of the test images in a fixed random order, the same number of each class up to rounding.
+    images: the first of the test images in a fixed random order, the same number of each class up to rounding; 0 all.
     classes: the first so many are drawn. perplexity: t-SNE's.
     """
 
     images: int = 2000
     classes: int = 10
     perplexity: float = 30.0
+
+    def __post_init__(self) -> None:
+        """ValueError says what no map can be."""
+        if self.classes < 1:
+            raise ValueError(f"classes is {self.classes}, at least 1 must be drawn")
+        if self.perplexity <= 0:
+            raise ValueError(f"perplexity is {self.perplexity}, it must be above 0")
