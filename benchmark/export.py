@@ -31,6 +31,7 @@ from benchmark.evaluate.names import to_torchvision_vit
 from benchmark.evaluate.weights_file import read_weights
 from benchmark.store.record import write_bytes
 from methods.encoders import EncoderConfig
+from methods.encoders.config import BOTTLENECKS
 from methods.encoders.resnet import BLOCKS, ResNet
 from methods.encoders.vit import ViT, positions
 
@@ -59,6 +60,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
     try:
+        _writable(args.out, args.layout)
         foreign = open_foreign(read_weights(args.file), args.source, encoder_settings(args.encoder))
         check(foreign, args.file)
         state = exported(foreign, args.layout, args.image_size, args.file)
@@ -135,8 +137,10 @@ def _ordinary(encoder: EncoderConfig, layout: str, path: Path) -> None:
         wrong.append(f"norm {encoder.norm}")
     if encoder.sk:
         wrong.append("selective kernels")
-    if encoder.width != 1.0 and layout != "detectron2":
+    if encoder.width != 1.0 and not (layout == "detectron2" and encoder.name in BOTTLENECKS):
         wrong.append(f"width {encoder.width:g}")
+    if encoder.name == "resnet10" and layout == "detectron2":
+        wrong.append("one block a stage")
     if encoder.stem != "imagenet" and layout == "detectron2":
         wrong.append(f"stem {encoder.stem}")
     if wrong:
@@ -173,7 +177,7 @@ def _side(encoder: EncoderConfig, state: dict[str, Tensor]) -> int:
     return 96 if table is None else math.isqrt(table.shape[1] - 1) * encoder.patch_size
 
 
-def _write(out: Path, layout: str, state: dict[str, Tensor]) -> None:
+def _writable(out: Path, layout: str) -> None:
     if out.exists():
         raise InputError(f"{out}: is there already; choose another name")
     if not out.parent.is_dir():
@@ -181,6 +185,9 @@ def _write(out: Path, layout: str, state: dict[str, Tensor]) -> None:
     if (out.suffix == ".pkl") != (layout == "detectron2"):
         wanted = ".pkl, as detectron2 reads it" if layout == "detectron2" else ".pth or .safetensors"
         raise InputError(f"{out}: a file for {layout} ends in {wanted}")
+
+
+def _write(out: Path, layout: str, state: dict[str, Tensor]) -> None:
     if layout == "detectron2":
         write_pkl(out, state)
         return
@@ -199,9 +206,13 @@ def _usage(layout: str, foreign: Foreign, state: dict[str, Tensor], file: str) -
     encoder = foreign.encoder
     if layout == "detectron2":
         depth = encoder.name.removeprefix("resnet")
+        first = int(state["stem.conv1.weight"].shape[0])
+        widths = "RES2_OUT_CHANNELS 64, " if encoder.name not in BOTTLENECKS else ""
+        if encoder.width != 1.0:
+            widths = f"STEM_OUT_CHANNELS {first}, RES2_OUT_CHANNELS {4 * first}, WIDTH_PER_GROUP {first}, "
         return (
-            f"MODEL.WEIGHTS {file}; MODEL.RESNETS.DEPTH {depth}, STRIDE_IN_1X1 False, INPUT.FORMAT RGB, "
-            "PIXEL_MEAN and PIXEL_STD those of the training times 255"
+            f"MODEL.WEIGHTS {file}; of MODEL.RESNETS: DEPTH {depth}, {widths}STRIDE_IN_1X1 False; "
+            "INPUT.FORMAT RGB; MODEL.PIXEL_MEAN and MODEL.PIXEL_STD those of the training times 255"
         )
     load = f'torch.load("{file}")' if not file.endswith(".safetensors") else f'safetensors.torch.load_file("{file}")'
     if encoder.name.startswith("vit"):

@@ -124,8 +124,8 @@ class DINOConfig:
 # head, which is the same unless there is a batch norm.
 # NOTE(departs): The last layer is computed in full precision, because its outputs are divided by a temperature of 0.04; the
 # released code computes it in half.
-# NOTE(departs): The encoder's positions are fixed sines and cosines for any grid; the paper's are learned and interpolated
-# bicubically for the small crops.
+# NOTE(departs): Unless encoder.positions is learned, the encoder's positions are fixed sines and cosines for any grid; the
+# paper's are learned and interpolated bicubically for the small crops.
 # NOTE(departs): The released code clips the gradient of each parameter by itself, which the training loop calls clip_by:
 # parameter; its default, all, clips the norm of all of them together.
 # NOTE(departs): The paper has no regularization strength for its row with Sinkhorn; ours is the teacher's temperature, and

@@ -113,6 +113,6 @@ def _health(z: Tensor, other: Tensor | None) -> dict[str, Tensor]:
     if other is not None:
         unit, second, n = _unit(z), _unit(other), len(z)
         same = (unit * second).sum(dim=1)
-        different = (unit.sum(dim=0) @ second.sum(dim=0) - same.sum()) / max(1, n * (n - 1))
+        different = (unit.sum(dim=0) @ second.sum(dim=0) - same.sum()) / (n * (n - 1) or math.nan)
         log |= {"positive_cosine": same.mean(), "negative_cosine": different, "alignment": alignment(z, other)}
     return log

@@ -106,11 +106,13 @@ def test_vits_give_the_same_features_there_and_back(
     )
 
 
-def test_detectron2s_layout_comes_back(tmp_path: Path) -> None:
+def test_detectron2s_layout_comes_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from benchmark.evaluate.detection.convert import from_detectron2, read_pkl
 
     method = checkpoint(tmp_path, name="resnet50", width=0.5)
     assert run(tmp_path, "detectron2", "out.pkl") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "DEPTH 50, STEM_OUT_CHANNELS 32, RES2_OUT_CHANNELS 128, WIDTH_PER_GROUP 32, STRIDE_IN_1X1 False" in said
     back = from_detectron2(read_pkl(tmp_path / "out.pkl"))
     state = method.encoder.state_dict()
     assert back.keys() == state.keys() and all(torch.equal(back[key], state[key]) for key in state)
@@ -132,6 +134,8 @@ def test_somebody_elses_checkpoint_is_exported_too(tmp_path: Path) -> None:
         ({"name": "resnet18", "norm": "group"}, "timm", "timm has no ResNet with norm group"),
         ({"name": "resnet50", "sk": True, "width": 0.25}, "timm", "no ResNet with selective kernels and width 0.25"),
         ({"name": "resnet18", "stem": "cifar"}, "detectron2", "detectron2 has no ResNet with stem cifar"),
+        ({"name": "resnet10"}, "detectron2", "detectron2 has no ResNet with one block a stage"),
+        ({"name": "resnet18", "width": 0.5}, "detectron2", "detectron2 has no ResNet with width 0.5"),
         ({"name": "vit_tiny", "width": 0.3334}, "detectron2", "detectron2 has no network like its encoder, vit_tiny, width"),
         ({"name": "convnet"}, "torchvision", "torchvision has no network like its encoder, convnet"),
     ],

@@ -48,10 +48,12 @@ from benchmark.train.stop import Stopped, StopRequest
 from methods.catalogue import CATALOGUE
 
 OK, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 4
-# Of the pixels, in [0, 1]: (mean, standard deviation) of red, green and blue. `half` is that of many of timm's ViTs.
+# Of the pixels, in [0, 1]: (mean, standard deviation) of red, green and blue. `half` is that of many of timm's ViTs,
+# `none` SimCLR's.
 NORMALIZATIONS = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
 
 
@@ -135,16 +137,20 @@ class _Setup:
 def _setup(args: argparse.Namespace, foreign: Foreign, protocols: tuple[Protocol, ...]) -> _Setup:
     cell = foreign.data or {}
     of_boxes = list(dict.fromkeys(name for protocol in protocols if (name := boxes_of(protocol))))
-    name, why = _dataset_name(args, cell, all(boxes_of(protocol) for protocol in protocols))
+    only_boxes = all(boxes_of(protocol) for protocol in protocols)
+    name, why = _dataset_name(args, cell, only_boxes)
     given = given_data(args.data, [name], of_boxes)
     cache = Path(os.environ.get("RETABLE_CACHE") or Path(os.environ.get("RETABLE_STORE") or "runs") / "data")
     boxes, notices = find_boxes(of_boxes, given, cache, looking=False)
     datasets, more = prepare_images([name], given, cache, console.converting)
     dataset = datasets[name]
     same = cell if cell.get("content") == dataset.content else {}
-    size = args.image_size or same.get("image_size") or (dataset.size if 0 < dataset.size < 128 else 224)
+    own_size = same.get("image_size") or (dataset.size if 0 < dataset.size < 128 and not only_boxes else 224)
+    size = own_size if args.image_size is None else args.image_size
     patch = foreign.encoder.patch_size if foreign.encoder.name.startswith("vit") else 1
-    if size < 1 or size % patch:
+    if size < 1:
+        raise InputError(f"--image-size {size}: must be at least 1")
+    if size % patch:
         raise InputError(
             f"--image-size {size}: the ViT of this file cuts images into patches of {patch}; take a multiple of it"
         )
@@ -207,32 +213,32 @@ def _measure(
     if claim is None:
         raise InputError(f"{out}: another process measures into this folder; wait for it or choose another with --out")
     claim.keep_alive()
-    with show.Work() as work, _log(out) as log:
-        subject = Subject(
-            foreign.network.to(device, memory_format=torch.channels_last).eval(),  # type: ignore[call-overload]
-            dataset,
-            split(split_labels(dataset, "train"), split_labels(dataset, "test"), data["train_images"], data["test_images"],
-                  data["held_out"]),
-            data["image_size"], foreign.channels, device, setup.seed, machine.workers, args.loader, stop, work.goes_on,
-            claim.check, functools.partial(_opened, setup.boxes), log,
-        )  # fmt: skip
-        gpu = torch.cuda.get_device_name() if device.type == "cuda" else None
-        told = {
-            "cell": subject_id,
-            "checkpoint": {
-                "file": file.path.name, "sha256": file.sha256, "layout": foreign.layout, "encoder": encoder,
-                "method": foreign.method, "step": foreign.step, "taken": len(foreign.match.matched),
-                "left_aside": len(foreign.match.aside),
-            },
-            "data": data,
-            "seed": setup.seed,
-            "provenance": provenance(device.type, gpu, machine.threads),
-        }  # fmt: skip
-        try:
+    try:
+        with show.Work() as work, _log(out) as log:
+            subject = Subject(
+                foreign.network.to(device, memory_format=torch.channels_last).eval(),  # type: ignore[call-overload]
+                dataset,
+                split(split_labels(dataset, "train"), split_labels(dataset, "test"), data["train_images"], data["test_images"],
+                      data["held_out"]),
+                data["image_size"], foreign.channels, device, setup.seed, machine.workers, args.loader, stop, work.goes_on,
+                claim.check, functools.partial(_opened, setup.boxes), log,
+            )  # fmt: skip
+            gpu = torch.cuda.get_device_name() if device.type == "cuda" else None
+            told = {
+                "cell": subject_id,
+                "checkpoint": {
+                    "file": file.path.name, "sha256": file.sha256, "layout": foreign.layout, "encoder": encoder,
+                    "method": foreign.method, "step": foreign.step, "taken": len(foreign.match.matched),
+                    "left_aside": len(foreign.match.aside),
+                },
+                "data": data,
+                "seed": setup.seed,
+                "provenance": provenance(device.type, gpu, machine.threads),
+            }  # fmt: skip
             troubles = measure(subject, wanted, out, told, work.begins)
-        except BaseException as error:
-            claim.release("stopped", str(error))
-            raise
+    except BaseException as error:
+        claim.release("stopped", str(error))
+        raise
     claim.release("done")
     show.results(list(_finished(out, evaluations).values()), {one.id for one in wanted})
     show.say(f"\nrecords in {out}")
@@ -313,7 +319,7 @@ def _protocols(names: list[str], settings: list[str]) -> tuple[Protocol, ...]:
         inner[keys[-1]] = _value(value)
 
     def where(path: tuple[str, ...]) -> str:
-        return f"--set {'.'.join(path)}" if len(path) > 1 else "--protocol"
+        return f"--set {'.'.join(path)}" if len(path) > 1 else " ".join(["--protocol", *path])
 
     return read_protocols(wanted, where)
 

@@ -20,16 +20,17 @@ _OPEN = ("groups", "zero_init", "bn_splits", "heads", "drop_path", "patch_projec
 
 
 def encoder_of(
-    tensors: Mapping[str, Tensor], said: Mapping[str, Any], heads: Mapping[int, int], path: Path
+    tensors: Mapping[str, Tensor], said: Mapping[str, Any], heads: Mapping[int, int], path: Path, fixed_positions: bool = False
 ) -> tuple[EncoderConfig, list[str]]:
     """The config of the encoder with these tensors (under our names), and what was assumed, in words.
 
     said: settings of EncoderConfig that the user states; one that the tensors contradict is an InputError, as are shapes
     that none of our encoders has. heads: of a ViT's attention by its channels, where its release has others than one for 64.
+    fixed_positions: the file had MoCo v3's, which ours computes.
     """
     notes: list[str] = []
     if "patch_embed.proj.weight" in tensors:
-        found = _vit(tensors, path)
+        found = _vit(tensors, said, fixed_positions, path)
         if heads.get(tensors["patch_embed.proj.weight"].shape[0]):
             found["heads"] = heads[tensors["patch_embed.proj.weight"].shape[0]]
     else:
@@ -86,7 +87,7 @@ def _resnet(tensors: Mapping[str, Tensor], said: Mapping[str, Any], path: Path, 
     return found
 
 
-def _vit(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
+def _vit(tensors: Mapping[str, Tensor], said: Mapping[str, Any], fixed_positions: bool, path: Path) -> dict[str, Any]:
     patches = tensors["patch_embed.proj.weight"]
     if patches.ndim != 4 or patches.shape[2] != patches.shape[3]:
         raise InputError(
@@ -112,6 +113,11 @@ def _vit(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
                 f"{path}: its positions have the shape {tuple(table.shape)}, which is not a square and a class token"
             )
         found |= {"positions": "learned", "grid": grid}
+    elif not fixed_positions and said.get("positions") != "sincos":
+        raise InputError(
+            f"{path}: its ViT lacks pos_embed, the positions of its patches; if they are MoCo v3's fixed sines and cosines, "
+            "say --encoder positions=sincos"
+        )
     return found
 
 

@@ -54,6 +54,11 @@ def attention(subject: Subject, protocol: dict[str, Any], place: Place) -> Found
         if subject.boxes is None:
             raise InputError(f"attention: no data set '{protocol['dataset']}' is at hand; give it with --data")
         photos = subject.boxes(protocol["dataset"])
+        if protocol.get("content", photos.content) != photos.content:
+            raise InputError(
+                f"attention.content is {protocol['content']}, the {photos.name} at hand has {photos.content}; point --data at "
+                f"the photographs this was planned for"
+            )
         limit = protocol["images"] or None
         tuned = overlaps(subject, network, photos.train[:limit], side, mass)
         tested = overlaps(subject, network, photos.test[:limit], side, mass)
@@ -65,7 +70,7 @@ def attention(subject: Subject, protocol: dict[str, Any], place: Place) -> Found
             "jaccard_oracle": float(by_head.max(axis=1).mean()),
             "jaccard_everything": float(tested[:, -1].mean()),
         }
-        chosen = {"head": head, "train_jaccard": float(tuned[:, head].mean()), "by_head": by_head.mean(axis=0).tolist()}
+        chosen = {"head": head, "train_jaccard": float(tuned[:, head].mean()), "test_by_head": by_head.mean(axis=0).tolist()}
         shown = [photo.pixels() for photo in photos.test[: protocol["drawn"]]]
     picture = place.file("attention.png")
     draw(picture, [(image, *maps(subject, network, image, side)) for image in shown], mass)

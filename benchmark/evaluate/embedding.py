@@ -42,7 +42,7 @@ def embedding_map(subject: Subject, protocol: dict[str, Any], place: Place) -> F
     if np.ptp(x, axis=0).max() == 0:  # collapsed to a point: every map is one
         flat = np.zeros((len(x), 2))
         draw(place.file("map.png"), {"PCA": flat, "t-SNE": flat}, labels, subject.dataset.classes)
-        return Found({"pca_explained": 0.0, "pca_trust": 50.0, "tsne_trust": 50.0}, pictures=(place.file("map.png").name,))
+        return Found({"pca_explained": 0.0}, pictures=(place.file("map.png").name,))
     components = PCA(min(_COMPONENTS, *x.shape), random_state=subject.seed).fit(x)
     reduced = components.transform(x)
     plane = np.pad(reduced, ((0, 0), (0, max(0, 2 - reduced.shape[1]))))[:, :2]

@@ -53,7 +53,7 @@ def finetune(subject: Subject, protocol: dict[str, Any], place: Place) -> Found:
 
 @dataclass(frozen=True)
 class FineTuned:
-    """network: B x C x H x W -> B x classes. labelled: the images it was trained on, ids in the training file; steps: in so many."""
+    """network: B x C x H x W -> B x classes. labelled: ids in the training file of what it learned from, in so many steps."""
 
     network: nn.Sequential
     labelled: np.ndarray

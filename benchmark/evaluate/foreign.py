@@ -98,26 +98,32 @@ class ForeignEncoder(nn.Module):
 def open_foreign(file: WeightsFile, layout: str, said: Mapping[str, Any]) -> Foreign:
     """The network in a file. layout: one of layouts.NAMES. said: encoder settings that the user states.
 
-    Nothing is refused yet for tensors that do not fit: see `Foreign.match` and `check`. InputError where there is no encoder
-    of a known architecture, and where the user's words contradict the file.
+    Nothing is refused yet for tensors that do not fit, and the network has no numbers then: see `Foreign.match` and `check`.
+    InputError where there is no encoder of a known architecture, and where the user's words contradict the file.
     """
     if layout == OURS or (layout == "auto" and is_ours(file.contents)):
         if said:
             raise InputError(f"{file.path}: a checkpoint of our own says itself what its encoder is; leave --encoder out")
         own = open_own(file)
-        match = fit(own.method, own.state, own.method.state_dict(), Match(others=own.others))
+        match = compare(own.state, own.method.state_dict(), Match(others=own.others))
+        if match.whole:
+            load(own.method, match)
         return Foreign(
             own.method, OURS, "the network that its method evaluates", own.encoder, match,
             own.channels, own.data, own.seed, own.step, own.name,
         )  # fmt: skip
     taken = take(file.contents, layout, file.path)
-    config, assumed = encoder_of(taken.encoder, said, taken.described.heads, file.path)
+    config, assumed = encoder_of(taken.encoder, said, taken.described.heads, file.path, "pos_embed" in taken.aside)
     try:
-        encoder, _ = build_encoder(config)
+        with torch.device("meta"):  # its shapes: what a file of a few numbers claims to be is not allocated
+            encoder, _ = build_encoder(config)
     except ValueError as error:
         raise InputError(f"{file.path}: {error}") from None
     match = Match(aside=taken.aside, unknown=taken.unknown, others=taken.others, notes=[*taken.notes, *assumed])
-    fit(encoder, taken.encoder, encoder.state_dict(), match)
+    compare(taken.encoder, encoder.state_dict(), match)
+    if match.whole:
+        encoder, _ = build_encoder(config)
+        load(encoder, match)
     if taken.described.same_pads:
         pad_as_tensorflow(encoder)
     return Foreign(
@@ -135,8 +141,8 @@ def check(foreign: Foreign, path: Path) -> None:
             raise InputError(f"{path}: {key} holds numbers that are not finite; this training had diverged")
 
 
-def fit(network: nn.Module, theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], match: Match) -> Match:
-    """Load what fits, if all does, and say in `match` what does not.
+def compare(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor], match: Match) -> Match:
+    """Say in `match` what fits by name and shape, and what does not.
 
     A counter that a batch norm lacks is no misfit: PyTorch has it since 0.4.1, and nothing here reads it.
     """
@@ -149,9 +155,12 @@ def fit(network: nn.Module, theirs: Mapping[str, Tensor], ours: Mapping[str, Ten
         else:
             match.matched[key] = value
     match.missing += [key for key in ours if key not in theirs and key not in counters]
-    if match.whole:
-        network.load_state_dict({**{key: ours[key] for key in counters}, **match.matched})
     return match
+
+
+def load(network: nn.Module, match: Match) -> None:
+    """Load a match that is whole."""
+    network.load_state_dict({**network.state_dict(), **match.matched})
 
 
 # NOTE(departs): An even side of a strided convolution or pool of BYOL's is padded below and on the right only, as TensorFlow's

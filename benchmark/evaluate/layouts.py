@@ -148,6 +148,9 @@ def _recognized(contents: Mapping[str, Any], path: Path) -> Taken:
                 taken = _taken(contents, name, form)
                 if taken is not None and not taken.unknown and all(_has(contents, form, mark) for mark in form.marks):
                     return _finished(taken)
+    for form in LAYOUTS["byol"].forms:
+        if is_haiku(_tensors(contents, form.inside) or ()) and (taken := _taken(contents, "byol", form)) is not None:
+            return taken  # DeepMind's own names, which nobody else's files have
     for form in LAYOUTS["timm"].forms:
         taken = _taken(contents, "timm", form)
         if taken is None:

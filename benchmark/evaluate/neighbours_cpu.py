@@ -1,10 +1,13 @@
 """Nearest rows on a CPU, in two passes over the bank: bfloat16 says which rows may be near, float64 which of them are.
 
 A processor multiplies matrices in bfloat16 more than twice as fast as in float32. For a query q the order of all q.t is that of
-q.(t - m), m the bank's mean, and how far their product in bfloat16 is from that is bounded (`_slack`), the closer the nearer
-the rows are to their mean. So no row whose bound reaches the k-th best is lost:
 
-    pass 1   coarse = q'.(t - m)' for all rows; keep those with   upper(coarse) >= lower(k-th largest coarse so far)
+    q.(t - m) = (q - m).(t - m) + m.(t - m)        m the bank's mean; the last term does not depend on q
+
+and how far the first term in bfloat16 is from itself is bounded (`_slack`), the closer the nearer all are to m, as behind a
+ReLU or on the way to collapse. So no row whose bound reaches the k-th best is lost:
+
+    pass 1   coarse = q.(t - m) for all rows; keep those with   upper(coarse) >= lower(k-th largest coarse so far)
     pass 2   q.t for what was kept, about k rows and as many again; the k largest are the answer
 
 The answer is the same whatever pass 1 is computed in; it depends on pass 2 alone, in which two rows always give the same number
@@ -79,16 +82,22 @@ class _Sieve:
 
     def _find(self) -> None:
         """Pass 1."""
-        queries, spread = _rounded(self.queries, self.dtype)
+        queries, spread = _rounded(self.queries - self.middle, self.dtype)
+        lengths = (self.queries - self.middle).norm(dim=1)
+        queries = torch.cat([queries, queries.new_ones(len(queries), 2)], dim=1)
         product = torch.empty(_BLOCK * min(_CHUNK, len(self.bank)), dtype=self.dtype)
         half = self.dtype == torch.bfloat16
         shift, relative = (16, np.float32(0.002)) if half else (0, np.float32(0.0))
         widest, longest, slack = 0.0, 0.0, spread.numpy()  # of the rows so far
         for first, part in self._parts(_CHUNK):
-            rows, off = _rounded(part - self.middle, self.dtype)
+            part -= self.middle
+            rows, off = _rounded(part, self.dtype)
             widest = max(widest, float(off.max()))
-            longest = max(longest, float(rows.float().norm(dim=1).max()))
-            slack = _slack(spread, widest, longest, part.shape[1]).numpy()
+            longest = max(longest, float(part.norm(dim=1).max() + off.max()))
+            slack = _slack(spread, lengths, widest, longest, part.shape[1]).numpy()
+            along = part.double() @ self.middle.double()  # in two numbers, which the queries multiply by one
+            high = along.to(self.dtype)
+            rows = torch.cat([rows, high[:, None], (along - high.double()).to(self.dtype)[:, None]], dim=1)
             sieve = functools.partial(_kernels()["sieve"], first, self.k, shift, relative)
             for begin in range(0, len(queries), _BLOCK):
                 some = slice(begin, begin + _BLOCK)
@@ -119,13 +128,15 @@ def _rounded(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:  # n x D -
     return made, (x - made.float()).norm(dim=1)
 
 
-def _slack(spread: Tensor, widest: float, longest: float, dim: int) -> Tensor:
-    """How far a coarse product of unit vectors q with rows d can be from q.d, its own rounding at the end aside.
+def _slack(spread: Tensor, lengths: Tensor, widest: float, longest: float, dim: int) -> Tensor:
+    """How far a coarse product can be from what it stands for, its own rounding at the end aside.
 
-    |q.d - q'.d'| <= |q| |d - d'| + |q - q'| |d'| by Cauchy and Schwarz, and D sums in float32 add D 2^-23 |d'| at most; the
-    rest is for d itself and for the answer, which are rounded to float32.
+    With a = q - m of these `lengths`, d = t - m at most `longest`, and a', d' as they are rounded, `spread` and `widest` away:
+    |a.d - a'.d'| <= |a| |d - d'| + |a - a'| |d'| by Cauchy and Schwarz; D sums in float32 add D 2^-23 |a'| |d'| at most; m.d in
+    two numbers is 2^-17 |d| off, and its sum 2^-22 |d|; the rest is for float32's rounding of t, q and the answer.
     """
-    return (1.01 * (widest + (spread + dim * 2.0**-23) * longest) + 3e-7).float()
+    apart = widest * lengths + (spread + dim * 2.0**-23 * (lengths + spread)) * longest
+    return (1.01 * (apart + 2.0**-16 * longest) + 4e-7).float()
 
 
 @functools.cache

@@ -51,8 +51,9 @@ def open_own(file: WeightsFile) -> Own:
         raise InputError(f"{file.path}: is of {name} VERSION {config.get('version')}, this code has {version}; train it again")
     try:
         return _opened(name, dict(config), dict(state), contents)
-    except (TypeError, KeyError, ValueError) as error:
-        raise InputError(f"{file.path}: its cell cannot be built by this version ({error})") from None
+    except (TypeError, KeyError, ValueError, AttributeError, RuntimeError) as error:  # of a config or a state of any values
+        words = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{file.path}: its cell cannot be built by this version ({words})") from None
 
 
 def _opened(name: str, config: dict[str, Any], state: dict[str, Tensor], contents: Mapping[str, Any]) -> Own:

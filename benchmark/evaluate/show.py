@@ -42,14 +42,15 @@ def match(foreign: Foreign) -> None:
         table.add_row(str(len(keys)), "", "left aside", escape(f"{what}: {_beginnings(keys, 2)}"))
     for what, keys in (("missing", found.missing), ("unknown", found.unknown)):
         if keys:
-            table.add_row(str(len(keys)), "", f"[red]{what}[/red]", escape(listed(keys)))
-    for key, (theirs, ours) in list(found.wrong.items())[:6]:
+            table.add_row(str(len(keys)), "", f"[red]{what}[/red]", escape(listed(keys, 60)))
+    for key, (theirs, ours) in list(found.wrong.items())[:20]:
         shapes = f"{key}: {list(theirs)}, ours {list(ours)}"
         table.add_row("1", "", "[red]of another shape[/red]", escape(shapes))
-    if len(found.wrong) > 6:
-        table.add_row(str(len(found.wrong) - 6), "", "[red]of another shape[/red]", "as well")
+    if len(found.wrong) > 20:
+        table.add_row(str(len(found.wrong) - 20), "", "[red]of another shape[/red]", "as well")
     if found.others:
         table.add_row("", "", "not looked at", escape(listed(found.others, 8)))
+    _out.print()
     _out.print(table)
     _out.print()
 
@@ -64,7 +65,9 @@ def about(foreign: Foreign) -> list[tuple[str, str]]:
 
 
 def results(records: Sequence[Mapping[str, Any]], fresh: set[str]) -> None:
-    """A row for each protocol. fresh: the ids of the records that this run made; the others were there."""
+    """A row for each protocol, if there is any. fresh: the ids of the records that this run made; the others were there."""
+    if not records:
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("protocol", no_wrap=True)
     table.add_column("measured", no_wrap=True)

@@ -16,6 +16,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,11 @@ def read_weights(path: Path) -> WeightsFile:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     if not isinstance(contents, dict):
         raise InputError(f"{path}: holds a {type(contents).__name__}; expected a dict of tensors by name")
+    for key, value in _tensors(contents):
+        if value.layout != torch.strided or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise InputError(
+                f"{path}: {key} says it is {list(value.shape)}, but the file does not hold that many numbers for it"
+            )
     return WeightsFile(path, dict(contents), sha256)
 
 
@@ -72,6 +78,15 @@ def _sha256(path: Path) -> str:
         while block := file.read(_READ):
             found.update(block)
     return found.hexdigest()
+
+
+def _tensors(contents: dict[Any, Any]) -> Iterator[tuple[Any, Tensor]]:
+    """Those of the dict and of the dicts in it."""
+    for key, value in contents.items():
+        if isinstance(value, Tensor):
+            yield key, value
+        elif isinstance(value, dict):
+            yield from _tensors(value)
 
 
 def _torch(path: Path) -> Any:
@@ -133,7 +148,7 @@ def _npz(path: Path) -> dict[str, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
-    except (ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, EOFError, AttributeError, MemoryError, zipfile.BadZipFile) as error:
         words = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: is cut off, damaged or holds more than arrays of numbers ({words})") from None
 

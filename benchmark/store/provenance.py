@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("torch", "torchvision", "numpy", "numba", "ffcv", "pillow", "timm")
+_PACKAGES = ("torch", "torchvision", "numpy", "numba", "ffcv", "pillow", "timm", "pycocotools", "scikit-learn", "detectron2")
 
 
 def _git(*arguments: str) -> str | None:

@@ -43,6 +43,8 @@ def square_at(left, bright=230):
 class Photos:
     train: tuple
     test: tuple
+    content: str = "0123456789ab"
+    name: str = "coco"
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +156,8 @@ def test_photographs_without_objects_are_refused(subject, tmp_path, monkeypatch)
     with pytest.raises(InputError, match="no photograph of the data set has an object"):
         attention(subject, PLAIN | {"dataset": "coco"}, Place(tmp_path, "a"))
     assert room.jaccard(np.zeros((2, 2), bool), np.ones((2, 2), bool)) == 0.0
+
+
+def test_other_photographs_than_planned_are_refused(subject, tmp_path):
+    with pytest.raises(InputError, match="content is aaaaaaaaaaaa, the coco at hand has 0123456789ab"):
+        attention(subject, PLAIN | {"dataset": "coco", "content": "a" * 12}, Place(tmp_path, "a"))

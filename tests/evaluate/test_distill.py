@@ -142,7 +142,7 @@ def test_the_students_updates_are_those_of_equation_3(subject, tmp_path):
     parts.load_state_dict(found)
     scores, labels = subject.outputs("test", subject.split.test, torch.nn.Sequential(*parts).eval())
     told, _ = subject.outputs("test", subject.split.test, teacher)
-    assert accuracies(scores, labels) == {key: metrics[key] for key in ("top1", "top5")}
+    assert accuracies(scores, labels, 0) == {key: metrics[key] for key in ("top1", "top5")}
     assert metrics["agreement"] == 100.0 * (scores.argmax(dim=1) == told.argmax(dim=1)).double().mean().item()
 
 

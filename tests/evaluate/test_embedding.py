@@ -51,7 +51,7 @@ def test_labels_only_colour_the_points(subject, tmp_path):
 
 def test_collapsed_features_and_few_images(subject, tmp_path):
     found = embedding_map(with_features(subject, torch.ones(100, 8)), PROTOCOL, Place(tmp_path, "m"))
-    assert found.metrics == {"pca_explained": 0.0, "pca_trust": 50.0, "tsne_trust": 50.0}
+    assert found.metrics == {"pca_explained": 0.0}
     one = torch.arange(100.0)[:, None]  # a single feature is drawn too
     assert embedding_map(with_features(subject, one), PROTOCOL, Place(tmp_path, "m")).metrics["pca_trust"] > 99
     with pytest.raises(InputError, match="10 test images of the first 10 classes are too few"):

@@ -22,6 +22,7 @@ from torch import Tensor
 from benchmark.data import split_labels
 from benchmark.data.datasets import find, prepare
 from benchmark.data.split import split
+from benchmark.errors import InputError
 from benchmark.evaluate.__main__ import NORMALIZATIONS, main
 from benchmark.evaluate.protocols import PROTOCOLS
 from benchmark.evaluate.subject import Place, Subject
@@ -159,7 +160,8 @@ def test_what_is_finished_is_not_repeated(file: Path, capsys: pytest.CaptureFixt
 def test_whatever_could_change_a_number_makes_another_record(file: Path) -> None:
     assert measure(file, "--protocol", "knn") == 0
     changes = (
-        ["--set", "knn.k=5"], ["--seed", "1"], ["--normalize", "half"], ["--normalize", "dataset"], ["--image-size", "40"],
+        ["--set", "knn.k=5"], ["--seed", "1"], ["--normalize", "half"],
+        ["--normalize", "none"], ["--normalize", "dataset"], ["--image-size", "40"],
         ["--held-out", "0.1"],
     )  # fmt: skip
     for number, change in enumerate(changes, 2):
@@ -190,12 +192,17 @@ def test_out_and_a_name_that_is_kept_free_of_the_place(file: Path, tmp_path: Pat
         (["--protocol", "knn", "--set", "knn.kk=3"], "--set knn.kk: unknown key; allowed here: .*k"),
         (["--protocol", "knn", "--set", "knn.k=many"], "--set knn.k: expected a whole number, found the text 'many'"),
         (["--protocol", "knn", "--set", "linear.l2_low=1"], "'linear' is not among --protocol knn"),
+        (
+            ["--protocol", "knn", "linear_moco", "--set", "linear_moco.epochs=2"],
+            r"^error: --protocol linear_moco: milestones \[60, 80\] do not",
+        ),
         (["--protocol", "knn", "--set", "knn"], "--set knn: expected PROTOCOL.KEY=VALUE"),
         (["--protocol", "knn"], "which images. name them with --dataset"),
         (["--protocol", "knn", "--dataset", "shape"], "unknown data set 'shape'"),
         (["--protocol", "knn", "--dataset", "shapes", "--held-out", "1.5"], "--held-out 1.5: must be at least 0 and below 1"),
         (["--protocol", "knn", "--dataset", "shapes", "--train-images", "-1"], "--train-images -1: must be at least 0"),
         (["--protocol", "knn", "--dataset", "shapes", "--threads", "0"], "--threads 0: must be at least 1"),
+        (["--protocol", "knn", "--dataset", "shapes", "--image-size", "0"], "--image-size 0: must be at least 1"),
         (["--encoder", "nam=resnet18"], "--encoder nam: unknown key; .*did you mean 'name'"),
         (["--encoder", "name=resnet50"], "holds an encoder with name resnet10, but --encoder says name=resnet50"),
         (["--encoder", "width"], "--encoder width: expected KEY=VALUE"),
@@ -242,13 +249,17 @@ def test_detection_data_is_found_by_name_and_nothing_else_is_asked_for(file: Pat
     config = EncoderConfig(name="vit_tiny", width=0.3334, patch_size=8)
     torch.save(own_state(config=config), file)
     more = ["--protocol", "attention", "--set", "attention.dataset=shapes", "attention.images=8"]
+    more += ["--encoder", "positions=sincos"]
     assert main([str(file), *more, "--image-size", "32", *SIZES, "--device", "cpu"]) == 0
     (record,) = records(file).values()
     assert len(record["protocol"]["content"]) == 12 and record["protocol"]["dataset"] == "shapes"
     assert record["metrics"] and "which no protocol here looks at" in words(capsys.readouterr().out)
+    assert main([str(file), *more, *SIZES, "--device", "cpu"]) == 0
+    sizes = sorted(record["data"]["image_size"] for record in records(file).values())
+    assert sizes == [32, 224], "photographs are not looked at in the size of drawn images that stand in for others"
     for picture in record["pictures"]:
         assert (file.with_name(f"{file.name}.evaluations") / picture).exists()
-    assert main([str(file), "--protocol", "attention", "--set", "attention.dataset=voc07", "--device", "cpu"]) == 2
+    assert main([str(file), "--protocol", "attention", "--set", "attention.dataset=voc07", *more[-2:]]) == 2
     assert "voc07 is needed, but no path is given" in words(capsys.readouterr().err)
 
 
@@ -307,4 +318,14 @@ def test_two_at_once_into_one_folder(file: Path, capsys: pytest.CaptureFixture[s
     assert measure(file, "--protocol", "knn") == 2
     assert "another process measures into this folder" in words(capsys.readouterr().err)
     claim.release("done")
+    assert measure(file, "--protocol", "knn") == 0
+
+
+def test_a_trouble_before_the_first_protocol_leaves_the_folder_free(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*arguments: Any) -> None:
+        raise InputError("the labels cannot be read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("benchmark.evaluate.__main__.split", refuses)
+        assert measure(file, "--protocol", "knn") == 2
     assert measure(file, "--protocol", "knn") == 0

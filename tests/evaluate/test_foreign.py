@@ -67,7 +67,7 @@ def own_state(seed: int = 0, **settings: Any) -> dict[str, Tensor]:
         ({"name": "resnet101", "width": 0.25}, {}),
         ({"name": "resnet18", "width": 0.5, "norm": "group", "groups": 8}, {"norm": "group", "groups": 8}),
         ({"name": "resnet18", "width": 0.5, "norm": "none"}, {}),
-        ({"name": "vit_tiny", "patch_size": 8}, {}),
+        ({"name": "vit_tiny", "patch_size": 8}, {"positions": "sincos"}),
         ({"name": "vit_small", "width": 0.25, "positions": "learned", "grid": 3, "heads": 3}, {"heads": 3}),
     ],
 )
@@ -150,6 +150,14 @@ def test_what_the_user_says_that_agrees_is_taken() -> None:
     assert "192 channels and 5 heads" in refused(dict(vit().state_dict()), heads=5)
 
 
+def test_a_vit_without_positions_is_not_given_fixed_ones_in_silence() -> None:
+    contents = {key: value for key, value in vit().state_dict().items() if key != "pos_embed"}
+    for layout in ("auto", "timm", "dino"):
+        with pytest.raises(InputError, match=r"its ViT lacks pos_embed, .* say --encoder positions=sincos$"):
+            opened(contents, layout)
+    assert opened(contents, positions="sincos").encoder.positions == "sincos"
+
+
 def test_norms_that_the_file_cannot_tell_are_asked_for() -> None:
     group = own_state(name="resnet18", width=0.25, norm="group")
     assert "say which, --encoder norm=group" in refused(group)
@@ -181,13 +189,26 @@ def test_long_lists_are_cut() -> None:
 def test_nothing_is_loaded_in_part() -> None:
     contents = {key: value for key, value in resnet().state_dict().items() if key != "layer3.1.conv1.weight"}
     foreign = open_foreign(WeightsFile(Path("given.pth"), contents, ""), "auto", {})
-    assert not torch.equal(foreign.network.encoder.conv1.weight, contents["conv1.weight"])
+    assert not foreign.match.whole and foreign.network.encoder.conv1.weight.is_meta
 
 
 def test_weights_that_are_not_finite() -> None:
     contents = {key: value.clone() for key, value in resnet().state_dict().items()}
     contents["layer2.0.bn1.weight"][3] = float("nan")
     assert refused(contents) == "layer2.0.bn1.weight holds numbers that are not finite; this training had diverged"
+
+
+def test_a_small_file_that_claims_a_huge_network_is_refused_before_it_is_allocated(tmp_path: Path) -> None:
+    one = torch.zeros(64_000, 1, 1, 1)
+    assert "does not fit layout torchvision, resnet18, width 1000" in refused(
+        dict(resnet().state_dict()) | {"layer1.0.conv1.weight": one}
+    )
+    for name, contents in (("bare", {"w": one.expand(-1, 64_000, 3, 3)}), ("inside", {"model": {"w": one.to_sparse()}})):
+        torch.save(contents, tmp_path / name)
+        with pytest.raises(InputError, match=r"w says it is .64000, .* but the file does not hold that many numbers for it$"):
+            read_weights(tmp_path / name)
+    torch.save({"w": torch.ones(4, 6).T, "part": torch.ones(9)[2:5]}, tmp_path / "views")
+    assert set(read_weights(tmp_path / "views").contents) == {"w", "part"}
 
 
 @torch.no_grad()
@@ -371,6 +392,7 @@ def test_our_own_checkpoints_that_do_not_fit(tmp_path: Path) -> None:
     assert "is of method 'nosuch', which this version does not have" in refusal(config=config | {"method": "nosuch"})
     assert "is of simsiam VERSION 99" in refusal(config=config | {"version": 99})
     assert "its cell cannot be built by this version" in refusal(config=config | {"encoder": {"name": "resnet18", "nosuch": 1}})
+    assert "its cell cannot be built by this version" in refusal(config=config | {"encoder": "resnet18"})
     assert "is no checkpoint of Retable's" in refusal(config={})
     save(tmp_path / "checkpoint.pt", {"config": config, "method": {}, "step": 0})
     with pytest.raises(InputError, match="says itself what its encoder is; leave --encoder out"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -90,10 +91,34 @@ def test_crowded_queries_are_handed_back_and_only_they(monkeypatch: pytest.Monke
     queries = torch.cat([centre + 2e-3 * rows(4, 32, 5), across * rows(6, 32, 6), -centre.expand(2, 32)])
     keys, crowded = neighbours_cpu.sieved(queries, bank, 50)
     assert tried[0] == (torch.bfloat16, 12) and tried[1][0] == torch.float32 and tried[1][1] >= len(crowded)
-    assert crowded.tolist() == [0, 1, 2, 3]  # the last two are crowded by the rows across, until something is on their side
+    assert crowded.tolist() == [0, 1, 2, 3, 10, 11]  # 5,000 rows are equal, and 3,000 at a right angle to the last two
     check(nearest(queries, bank, 50), queries, bank, 50)
-    kept = similarity_of(keys[4:]), LOW - (keys[4:] & LOW)
-    check(kept, queries[4:], bank, 50)
+    kept = keys[4:10]
+    check((similarity_of(kept), LOW - (kept & LOW)), queries[4:10], bank, 50)
+
+
+def test_when_most_are_crowded_the_others_are_found_too(engine: Engine) -> None:
+    """The sieve gives up on all of them at once, in the midst of the bank."""
+    bank = torch.cat([rows(4096, 8, 3), torch.ones(4096, 8), rows(4096, 8, 5)])
+    queries = torch.cat([torch.ones(20, 8), rows(9, 8, 4)])
+    check(engine(queries, bank, 30), queries, bank, 30)
+
+
+def test_features_far_from_the_origin_are_not_crowded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cosines of 0.99 and more, as behind a ReLU: it is their differences that are compared."""
+    monkeypatch.setattr(neighbours_cpu, "coarse_dtype", lambda: torch.bfloat16)
+    queries, bank = (10.0 + rows(n, 64, n) for n in (40, 6000))
+    assert cosines(queries, bank).min() > 0.96
+    sieved = neighbours_cpu._Sieve(unit(queries), bank, unit(bank).mean(dim=0), 50, torch.bfloat16, ThreadPoolExecutor(1))
+    assert not sieved.run()[1].any()
+    check(nearest(queries, bank, 50), queries, bank, 50)
+
+
+def test_queries_at_the_middle_of_the_bank(engine: Engine) -> None:
+    """How far a row lies along the bank's mean is then all that counts."""
+    bank = 0.5 + rows(8000, 40, 2)
+    queries = torch.ones(20, 40) + 1e-4 * rows(20, 40, 1)
+    check(engine(queries, bank, 60), queries, bank, 60)
 
 
 def test_collapse_to_a_point_costs_little_more_than_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,11 +197,14 @@ def rounded_towards(level: float, count: int, up: bool) -> Tensor:
 def test_neighbours_that_bfloat16_ranks_behind_others(lower: float, higher: float, engine: Engine) -> None:
     queries = torch.cat([torch.full((3, 256), 1 / 16), torch.zeros(3, 1)], dim=1)
     near, seeming = rounded_towards(lower, 30, up=False), rounded_towards(higher, 60, up=True)
-    bank = torch.cat([-unit(rows(3000, 257, 1).abs()), seeming, near])
+    others = rows(500, 257, 1)
+    others[:, :256] -= others[:, :256].mean(dim=1, keepdim=True)  # at a right angle
+    bank = torch.cat([unit(others), seeming, near])
+    bank = torch.cat([-bank, bank])  # whose mean is zero: what is rounded are the rows themselves
     coarse = unit(queries).bfloat16() @ unit(bank).bfloat16().T
     assert coarse[0, -30:].max() < coarse[0, -90:-30].min()
     similarity, index = engine(queries, bank, 30)
-    assert (index >= 3060).all()
+    assert (index >= 2 * 590 - 30).all()
     check((similarity, index), queries, bank, 30)
 
 
@@ -194,7 +222,7 @@ def test_a_coarse_product_is_as_near_as_the_bound_says(dtype: torch.dtype, tail:
     error = (coarse - q.double() @ b.double().T).abs()
     relative = 0.002 if dtype == torch.bfloat16 else 0.0
     longest = float(rough_b.float().norm(dim=1).max())
-    bound = neighbours_cpu._slack(spread, float(off.max()), longest, 700).double()[:, None]
+    bound = neighbours_cpu._slack(spread, q.norm(dim=1), float(off.max()), longest, 700).double()[:, None]
     assert (error <= bound + relative * coarse.abs()).all()
     if dtype == torch.bfloat16:
         assert error.max() > 0.3 * bound.max()  # and it is not idle

@@ -147,13 +147,16 @@ def _photo(
         areas=np.array(areas, np.float64),
         crowd=np.array([bool(entry.get("iscrowd", 0)) for entry in entries], bool),
         difficult=np.zeros(len(entries), bool),
-        outlines=tuple(_outline(entry["segmentation"], entry, shown) for entry in entries) if masked else None,
+        outlines=tuple(_outline(entry["segmentation"], entry, shown, (height, width)) for entry in entries) if masked else None,
         load=reader(stored, height, width),
     )
 
 
-def _outline(said: Any, entry: dict[str, Any], shown: str) -> Outline:
+def _outline(said: Any, entry: dict[str, Any], shown: str, shape: tuple[int, int]) -> Outline:
     if isinstance(said, dict) and "size" in said and "counts" in said:
+        if tuple(said["size"]) != shape:
+            found = f"an outline of {said['size']} pixels, but its photo has {list(shape)}"
+            raise InputError(f"{shown}: annotation {entry.get('id')} has {found}")
         counts = said["counts"]
         return {"size": said["size"], "counts": counts.encode("ascii") if isinstance(counts, str) else counts}
     if isinstance(said, list) and said and all(isinstance(p, list) and len(p) % 2 == 0 for p in said):

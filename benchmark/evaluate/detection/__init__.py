@@ -96,7 +96,7 @@ def detection(subject: Subject, protocol: dict[str, Any], place: Place) -> Found
         subject.check()
         checkpoint.save(kept, {"trials": done})
         place.checkpoint.unlink(missing_ok=True)
-    kept.unlink(missing_ok=True)
+    # The file of finished trials stays until the evaluation has its record: whoever writes that removes it.
     return Found(means(done), {"trials": done})
 
 

@@ -17,9 +17,10 @@ from benchmark.evaluate.detection.inputs import made, resized, resized_shape
 from benchmark.evaluate.detection.model import build_detector
 from benchmark.evaluate.detection.score import Prediction, encode, score
 from benchmark.evaluate.detection.train import train
+from benchmark.evaluate.fit import finite
 from benchmark.evaluate.subject import Place, Subject
 from benchmark.train import checkpoint
-from benchmark.train.loop import CHECKPOINT_SECONDS
+from benchmark.train.loop import CHECKPOINT_SECONDS, Diverged
 from benchmark.train.seeding import seed_everything
 from benchmark.train.stop import Stopped
 
@@ -39,6 +40,8 @@ def measure(subject: Subject, protocol: dict[str, Any], place: Place, boxes: Box
     photos = boxes.learnable
     subject.log.info("%s: %d photos to train on, %d to test on", trial.stage, len(photos), len(boxes.test))
     train(subject, protocol, place, photos, trial, detector)
+    if not finite(detector):  # no loss follows the last step, and a detector of NaN finds nothing, without a word
+        raise Diverged(protocol["iterations"])
     found = predict(subject, protocol, place, trial, detector, boxes.test)
     metrics = score(boxes, found, boxes.classes)
     place.file("predictions.pt").unlink(missing_ok=True)

@@ -23,7 +23,8 @@ class DetectionConfig:
     architecture: c4 (RPN and RoIAlign on the third stage's output, the fourth stage as the box head) or fpn (feature
     pyramid of `fpn_width` channels, two fully connected layers of `head_width` as the box head).
     extra_norm: the batch norm after the c4 head's last stage that MoCo adds; of fpn, batch norm in the pyramid and the heads.
-    sync_bn: batch statistics over all processes. freeze_at: trunk stages that are not trained, counted from the stem; 0 none.
+    sync_bn: batch statistics over all processes; the built-in engine has one, so there it changes nothing.
+    freeze_at: trunk stages that are not trained, counted from the stem; 0 none.
     precise_bn: batches over which population statistics are taken anew before the test, 0 keeps the running averages.
 
     iterations: optimizer steps of batch_size photos. The rate rises linearly from warmup_factor x learning_rate in
@@ -82,9 +83,9 @@ class DetectionConfig:
 
     def __post_init__(self) -> None:
         """ValueError says what no detector can be, before a network is trained for it."""
-        least_one = ("iterations", "batch_size", "trials", "test_side", "max_side", "fpn_width", "head_width", "detections")
-        least_one += ("rpn_pre_nms_train", "rpn_post_nms_train", "rpn_pre_nms_test", "rpn_post_nms_test")
-        for name in (*least_one, "rpn_batch", "roi_batch"):
+        counts = ("iterations", "batch_size", "trials", "test_side", "max_side", "fpn_width", "head_width", "detections")
+        proposals = ("rpn_pre_nms_train", "rpn_post_nms_train", "rpn_pre_nms_test", "rpn_post_nms_test")
+        for name in (*counts, *proposals, "rpn_batch", "roi_batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
         for name in ("train_sides", "anchor_sides"):
@@ -112,7 +113,8 @@ class DetectionVoc0712(DetectionConfig):
 
 @dataclass(frozen=True)
 class DetectionVoc0712Swav(DetectionVoc0712):
-    """SwAV's VOC07+12 (2006.09882): MoCo's, with a rate of 0.1 after 1000 iterations of warm-up from a third of it."""
+    """SwAV's VOC07+12 (2006.09882): MoCo's, with a rate of 0.1 after 1000 iterations of warm-up; that it starts from a third
+    is from memory."""
 
     learning_rate: float = 0.1
     warmup_iterations: int = 1000
