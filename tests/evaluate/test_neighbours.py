@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -235,6 +236,16 @@ def test_without_numba_every_row_is_compared(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "benchmark.evaluate.neighbours_cpu", None)  # an import would fail
     found = nearest(queries, bank, 7)
     assert torch.equal(found[1], expected[1])
+
+
+def test_a_cache_that_cannot_be_written_costs_time_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code = (
+        "import torch; from benchmark.evaluate.neighbours import nearest as n; x = torch.eye(3); print(n(x, x, 1)[1].tolist())"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "file" / "cache")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout == "[[0], [1], [2]]\n", done.stderr
 
 
 def test_what_cannot_be_compared(engine: Engine) -> None:
