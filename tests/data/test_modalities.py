@@ -8,7 +8,7 @@ import torch
 
 from benchmark.data import central_views, open_loader
 from benchmark.data.split import Split
-from benchmark.evaluate.protocols import extract
+from benchmark.evaluate.subject import Subject
 from benchmark.train.images import TrainingImages
 from methods.views import RECIPES, ViewConfig
 
@@ -91,7 +91,7 @@ class Seen(torch.nn.Module):
 
 def test_evaluation_shows_all_modalities(dataset):
     split = Split(np.arange(12), np.arange(12, 15), np.arange(6))
-    found = extract(Seen(), dataset, split, 16, torch.device("cpu"), ["lab", "sobel", "rgb"])
+    found = Subject(Seen().eval(), dataset, split, 16, ["lab", "sobel", "rgb"], torch.device("cpu")).features
     expected = central_views(dataset, "train", np.arange(12), 16, ["lab", "sobel", "rgb"]).mean(dim=(2, 3))
     assert found.train_x.shape == (12, 8)
     torch.testing.assert_close(found.train_x, expected)
