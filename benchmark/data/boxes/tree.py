@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import os
 import tarfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -59,26 +60,26 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Tree:
+class Tree(ABC):
     """path: the folder or archive that the user gave."""
 
     path: Path
 
+    @abstractmethod
     def has(self, place: str) -> bool:
         """Whether there is such a file or folder."""
-        raise NotImplementedError
 
+    @abstractmethod
     def names(self, folder: str) -> set[str]:
         """The names of what lies in a folder, empty where there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stored(self, place: str) -> Stored:
         """A file, which need not exist until it is read."""
-        raise NotImplementedError
 
+    @abstractmethod
     def state(self, places: Iterable[str]) -> str:
         """A text that changes when one of these files does, as far as sizes and times show."""
-        raise NotImplementedError
 
     def read(self, place: str) -> bytes:
         return self.stored(place).read()

@@ -11,6 +11,7 @@ Boxes are N x 4, as x0 y0 x1 y1 in pixels of the resized image. Labels count fro
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -144,7 +145,7 @@ class _MaskPredictor(MaskRCNNPredictor):
         nn.init.zeros_(self.mask_fcn_logits.bias)
 
 
-class Heads(RoIHeads):
+class Heads(RoIHeads, ABC):
     """Of Faster R-CNN, and of Mask R-CNN with `masks`. What is made of the regions' maps is its subclasses'."""
 
     def __init__(self, pool: RoIPool, width: int, classes: int, protocol: dict[str, Any]) -> None:
@@ -155,17 +156,17 @@ class Heads(RoIHeads):
         )  # fmt: skip
         self.masks = False
 
+    @abstractmethod
     def regions(self, maps: Maps, boxes: list[Tensor]) -> Tensor:
         """R x C x s x s for all boxes together."""
-        raise NotImplementedError
 
+    @abstractmethod
     def vectors(self, regions: Tensor) -> Tensor:
         """R x width."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mask_maps(self, maps: Maps, boxes: list[Tensor], regions: Tensor | None) -> Tensor:
         """P x C x s x s for boxes with an object; regions: theirs, where they are known."""
-        raise NotImplementedError
 
     def forward(
         self, features: Maps, proposals: list[Tensor], image_shapes: list[tuple[int, int]], targets: Targets | None = None
