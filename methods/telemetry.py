@@ -36,7 +36,7 @@ def std_ratio(z: Tensor) -> Tensor:  # B x d -> scalar
     SimSiam's measure (2011.10566, figure 2), scaled: 0 where all outputs are the same, 1 where they are spread
     evenly over the sphere. Population deviation, so one sample gives 0. Zero vectors count as the origin.
     """
-    return _unit(z).std(dim=0, correction=0).mean() * z.shape[1] ** 0.5
+    return _std(_unit(z))
 
 
 def pair_cosine(z: Tensor) -> Tensor:  # B x d -> scalar
@@ -44,12 +44,7 @@ def pair_cosine(z: Tensor) -> Tensor:  # B x d -> scalar
 
     The batch-norm blog prints it for negatives. Not a number for fewer than two samples.
     """
-    unit = _unit(z)
-    n = len(unit)
-    if n < 2:
-        return unit.new_tensor(float("nan"))
-    # sum over i != j of u_i . u_j = |sum u|^2 - sum |u|^2: no B x B matrix needed.
-    return (unit.sum(dim=0).square().sum() - unit.square().sum()) / (n * (n - 1))
+    return _pair_cosine(_unit(z))
 
 
 def effective_rank(z: Tensor) -> Tensor:  # N x d -> scalar, float64
@@ -74,17 +69,12 @@ def effective_rank(z: Tensor) -> Tensor:  # N x d -> scalar, float64
 
 def alignment(z: Tensor, other: Tensor) -> Tensor:  # B x d, B x d -> scalar
     """Mean squared distance between the unit vectors of an image's two views."""
-    return (_unit(z) - _unit(other)).square().sum(dim=1).mean()
+    return _alignment(_unit(z), _unit(other))
 
 
 def uniformity(z: Tensor) -> Tensor:  # B x d -> scalar
     """Log of the mean, over pairs of different samples, of exp(-2 |u_i - u_j|^2). Not a number for fewer than two."""
-    unit = _unit(z)
-    n = len(unit)
-    if n < 2:
-        return unit.new_tensor(float("nan"))
-    potential = (4.0 * (unit @ unit.T - 1.0)).exp()  # |u_i - u_j|^2 = 2 - 2 cos
-    return ((potential.sum() - potential.diagonal().sum()) / (n * (n - 1))).log()
+    return _uniformity(_unit(z))
 
 
 def relative_entropy(p: Tensor) -> Tensor:  # ... x K -> ...
@@ -107,12 +97,40 @@ def health(step: Step, z: Tensor, other: Tensor | None = None) -> dict[str, Tens
 
 
 def _health(z: Tensor, other: Tensor | None) -> dict[str, Tensor]:
-    few = z[:SAMPLES]
-    log = {"std": std_ratio(z), "pair_cosine": pair_cosine(z)}
-    log |= {"effective_rank": effective_rank(_unit(few)), "uniformity": uniformity(few)}
+    unit, n = _unit(z), len(z)  # once: dividing by the norms costs as much as what follows
+    few = unit[:SAMPLES]
+    log = {"std": _std(unit), "pair_cosine": _pair_cosine(unit)}
+    log |= {"effective_rank": effective_rank(few), "uniformity": _uniformity(few)}
     if other is not None:
-        unit, second, n = _unit(z), _unit(other), len(z)
+        second = _unit(other)
         same = (unit * second).sum(dim=1)
         different = (unit.sum(dim=0) @ second.sum(dim=0) - same.sum()) / (n * (n - 1) or math.nan)
-        log |= {"positive_cosine": same.mean(), "negative_cosine": different, "alignment": alignment(z, other)}
+        log |= {"positive_cosine": same.mean(), "negative_cosine": different, "alignment": _alignment(unit, second)}
     return log
+
+
+# What the public functions of the same names compute, of unit vectors.
+
+
+def _std(unit: Tensor) -> Tensor:  # B x d -> scalar
+    return unit.std(dim=0, correction=0).mean() * unit.shape[1] ** 0.5
+
+
+def _pair_cosine(unit: Tensor) -> Tensor:  # B x d -> scalar
+    n = len(unit)
+    if n < 2:
+        return unit.new_tensor(float("nan"))
+    # sum over i != j of u_i . u_j = |sum u|^2 - sum |u|^2: no B x B matrix needed.
+    return (unit.sum(dim=0).square().sum() - unit.square().sum()) / (n * (n - 1))
+
+
+def _alignment(unit: Tensor, other: Tensor) -> Tensor:  # B x d, B x d -> scalar
+    return (unit - other).square().sum(dim=1).mean()
+
+
+def _uniformity(unit: Tensor) -> Tensor:  # B x d -> scalar
+    n = len(unit)
+    if n < 2:
+        return unit.new_tensor(float("nan"))
+    potential = (4.0 * (unit @ unit.T - 1.0)).exp()  # |u_i - u_j|^2 = 2 - 2 cos
+    return ((potential.sum() - potential.diagonal().sum()) / (n * (n - 1))).log()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -157,7 +158,8 @@ def test_status_says_what_an_evaluation_is_doing(tmp_path, cache):
                 break
             time.sleep(0.5)
         assert "running" in seen and "linear_byol, 2 of 2" in seen and "left" in seen
-        assert "0%" in seen  # of this stage, not of the training that is over
+        (done,) = re.findall(r"running\s+(\d+)%", seen)
+        assert int(done) < 50  # of this stage, which takes minutes, not of the training that is over
     finally:
         kill_tree(process)
 
