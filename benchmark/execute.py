@@ -102,7 +102,7 @@ def execute(
         if record["status"] == "diverged":
             claim.release("done")
             return Result("diverged", divergence(record))
-        have = set() if force else found.evaluated - (found.diverged if retry else set())
+        have = found.evaluated - (found.diverged if retry else set())
         wanted = [Evaluation(cell_id, protocol) for protocol in protocols]
         result = run.evaluate([Asked(one.id, one.protocol) for one in wanted if one.id not in have])
         claim.release({"done": "done", "failed": "failed", "refused": "stopped"}[result.status], result.note)

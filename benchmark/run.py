@@ -19,7 +19,7 @@ from typing import Any
 from benchmark import console
 from benchmark.errors import InputError
 from benchmark.launch import inline, local, slurm
-from benchmark.launch.given import find_boxes, given_data, prepare_images
+from benchmark.launch.given import find_boxes, given_data, not_here, prepare_images
 from benchmark.launch.machine import Resources, resources
 from benchmark.launch.work import Ended, Site, Watch, Work
 from benchmark.plan.document import leaves, scalar
@@ -86,7 +86,7 @@ def _main(args: argparse.Namespace) -> int:
     given = given_data(args.data, names, of_boxes)
     boxes, notices = find_boxes(of_boxes, given, cache, looking)  # before anything is converted: it fails in no time
     datasets, more = prepare_images(names, given, cache, None if looking else console.converting)
-    identities = {name: DataIdentity(dataset.name, dataset.content) for name, dataset in datasets.items()}
+    identities = {name: DataIdentity(one.name, one.content, one.counts["train"]) for name, one in datasets.items()}
     contents = {name: source.content for name, source in boxes.items()}
     rows = _chosen(sweep.expand(profile, identities, seeds, overrides, contents), args)
     # Where a cell stands does not depend on what --mode would do with it.
@@ -97,8 +97,11 @@ def _main(args: argparse.Namespace) -> int:
         console.error(problem)
     if args.first:
         actions = [action for action in actions if action.works][:1]
+    absent = not_here(one.protocol for action in actions if action.works for one in action.evaluations)
+    if absent and not looking:
+        raise InputError("; and ".join(absent))
     about, sets = sweep.about(profile), list(datasets.values())
-    console.header(sweep, profile, why, about, sets, list(boxes.values()), machine, args.store, [*more, *notices])
+    console.header(sweep, profile, why, about, sets, list(boxes.values()), machine, args.store, [*more, *notices, *absent])
     if args.status:
         console.status(actions, store)
         return OK

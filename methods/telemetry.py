@@ -54,7 +54,12 @@ def effective_rank(z: Tensor) -> Tensor:  # N x d -> scalar, float64
     constant offset does not count as a direction. 0 when all rows are equal: then no direction varies at all. Singular
     values within rounding of the input's precision (eps times the norm of z) are taken as zero.
     """
-    eps = torch.finfo(z.dtype).eps
+    return _effective_rank(z, z.dtype)
+
+
+def _effective_rank(z: Tensor, computed: torch.dtype) -> Tensor:
+    """computed: the precision in which z, or what it was made of, was rounded."""
+    eps = torch.finfo(computed).eps
     wide = z.detach().double()
     centred = wide - wide.mean(dim=0)
     # The smaller Gram matrix has the squared singular values as its eigenvalues, and is far cheaper than an SVD.
@@ -100,7 +105,7 @@ def _health(z: Tensor, other: Tensor | None) -> dict[str, Tensor]:
     unit, n = _unit(z), len(z)  # once: dividing by the norms costs as much as what follows
     few = unit[:SAMPLES]
     log = {"std": _std(unit), "pair_cosine": _pair_cosine(unit)}
-    log |= {"effective_rank": effective_rank(few), "uniformity": _uniformity(few)}
+    log |= {"effective_rank": _effective_rank(few, z.dtype), "uniformity": _uniformity(few)}
     if other is not None:
         second = _unit(other)
         same = (unit * second).sum(dim=1)

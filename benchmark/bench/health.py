@@ -20,7 +20,8 @@ from benchmark.train.loop import LOG_POINTS
 METHODS = ("mocov2", "byol", "vicreg", "swav")
 STEPS = 200
 EVERY = STEPS // LOG_POINTS
-UNWATCHED, WATCHED, TRAINING = "the same step, unwatched", "Retable, every step watched", f"Retable, a training of {STEPS} steps"
+UNWATCHED, WATCHED = "the same step, unwatched", "Retable, every step watched"
+TRAINING = f"Retable, a training of {STEPS} steps"
 _MOST = 1.02  # times the unwatched step
 
 

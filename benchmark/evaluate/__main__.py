@@ -172,7 +172,7 @@ def _setup(args: argparse.Namespace, foreign: Foreign, protocols: tuple[Protocol
     rows += [("boxes", f"{source.name}, content {source.content}") for source in boxes.values()]
     rows += [("notice", notice) for notice in [*more, *notices]]
     seed = args.seed if args.seed is not None else foreign.seed or 0
-    return _Setup(dataset, boxes, data, on_cell(protocols, {"data": data}, contents), seed, rows)
+    return _Setup(dataset, boxes, data, on_cell(protocols, {"data": data}, contents, dataset.counts["train"]), seed, rows)
 
 
 def _dataset_name(args: argparse.Namespace, cell: dict[str, Any], only_boxes: bool) -> tuple[str, str]:

@@ -25,7 +25,6 @@ from benchmark.data import central_views
 from benchmark.data.boxes import Photo
 from benchmark.errors import InputError
 from benchmark.evaluate.subject import Found, Place, Subject
-from benchmark.train.stop import Stopped
 from methods.encoders.vit import ViT
 
 Pixels = NDArray[np.uint8]  # H x W x 3
@@ -139,8 +138,7 @@ def overlaps(subject: Subject, network: ViT, photos: Sequence[Photo], side: int,
     """photos x (heads + 1): the Jaccard of each head's mask with the objects, and last that of the whole photograph."""
     patch, rows = network.patch_embed.size, []
     for photo in photos:
-        if subject.stop.wanted:
-            raise Stopped(subject.stop.reason)
+        subject.stop.heed()
         if len(photo.boxes) == 0:
             continue
         _, weights = maps(subject, network, photo.pixels(), side)

@@ -63,6 +63,7 @@ def linear(subject: Subject, protocol: dict[str, Any], place: Place) -> Found:
         features.num_classes,
         [float(10.0**step) for step in steps],
         torch.float64 if features.train_x.device.type == "cpu" else torch.float32,
+        subject.stop.heed,
     )
     chosen = {"l2": probe.l2, "at_edge": probe.at_edge, "converged": probe.converged, "grid": probe.grid}
     test = top1(probe.scores(features.test_x), features.test_y)

@@ -59,9 +59,11 @@ def fit_linear(
     num_classes: int,
     l2_grid: Sequence[float] = L2_GRID,
     dtype: torch.dtype = torch.float64,
+    heed: Callable[[], None] = lambda: None,
 ) -> LinearProbe:
     """Choose l2 on the held-out part, then refit on everything. Among equals the strongest l2 wins.
 
+    heed: called between iterations; may raise, to give up.
     Runs where `train_x` is. float64 costs twice float32 and always converges; use float32 for a GPU's sake.
     Raises InputError for an empty or non-positive grid, ValueError for features that are not finite.
     """
@@ -76,14 +78,14 @@ def fit_linear(
     all_converged = True
     standardized, mean, scale = _standardize(train_x.to(dtype))
     for l2 in sorted(set(l2_grid), reverse=True):  # strong to weak: each fit starts from its easier neighbour
-        weight, bias, converged = _fit(standardized, train_y, num_classes, l2, start)
+        weight, bias, converged = _fit(standardized, train_y, num_classes, l2, start, heed)
         start = (weight, bias)
         all_converged &= converged
         raw_weight, raw_bias = _fold(weight, bias, mean, scale)
         tried[l2] = top1(heldout_x.to(dtype) @ raw_weight.T + raw_bias, heldout_y)
     best = max(tried, key=lambda l2: (tried[l2], l2))
     everything, mean, scale = _standardize(torch.cat([train_x, heldout_x]).to(dtype))
-    weight, bias, converged = _fit(everything, torch.cat([train_y, heldout_y]), num_classes, best, start=None)
+    weight, bias, converged = _fit(everything, torch.cat([train_y, heldout_y]), num_classes, best, None, heed)
     raw_weight, raw_bias = _fold(weight, bias, mean, scale)
     return LinearProbe(
         weight=raw_weight,
@@ -111,12 +113,20 @@ def _fold(weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor) -> tuple[Te
     return raw, bias - raw @ mean
 
 
-def _fit(x: Tensor, y: Tensor, num_classes: int, l2: float, start: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, bool]:
+def _fit(
+    x: Tensor,  # N x D
+    y: Tensor,
+    num_classes: int,
+    l2: float,
+    start: tuple[Tensor, Tensor] | None,
+    heed: Callable[[], None] = lambda: None,
+) -> tuple[Tensor, Tensor, bool]:
     """The minimizing W (C x D) and b (C), and whether the gradient there is small. Bias is not penalized."""
     weight = x.new_zeros(num_classes, x.shape[1]) if start is None else start[0].clone()
     bias = x.new_zeros(num_classes) if start is None else start[1].clone()
 
     def objective() -> Tensor:
+        heed()
         return F.cross_entropy(x @ weight.T + bias, y) + 0.5 * l2 * weight.square().sum()
 
     converged = minimize(objective, [weight, bias], _TOLERANCE)

@@ -59,8 +59,7 @@ def measure(
     """
     troubles = Troubles()
     for number, asked in enumerate(wanted, 1):
-        if subject.stop.wanted:
-            raise Stopped(subject.stop.reason)
+        subject.stop.heed()
         announce(asked.name if len(wanted) == 1 else f"{asked.name}, {number} of {len(wanted)}")
         place = Place(folder, asked.id)
         timing = _Timing(subject, place)

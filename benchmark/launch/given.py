@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from benchmark.data.boxes import BoxSource
 from benchmark.data.convert import Progress
 from benchmark.data.datasets import SIDES, Dataset, Source, find, prepare, prepared
 from benchmark.errors import InputError, nearest
+from benchmark.plan.evaluations import Protocol, content_of, labels_file
+from benchmark.plan.resolve import UNPREPARED
 
 
 def given_data(arguments: list[str] | None, names: list[str], of_boxes: list[str]) -> dict[str, Path]:
@@ -93,3 +96,16 @@ def prepare_images(
             if found.name != name and found.note not in notices:  # the download failed just now
                 notices.append(found.note)
     return datasets, notices
+
+
+def not_here(protocols: Iterable[Protocol]) -> list[str]:
+    """What else these protocols need of this machine and has not, a sentence each: lists of labelled images, detectron2."""
+    problems = []
+    for protocol in protocols:
+        listed = labels_file(protocol)
+        if listed is not None and content_of(listed) == UNPREPARED:
+            problems.append(f"{protocol['name']}: its list of labelled images {listed} is no file that can be read")
+        if protocol.get("engine") == "detectron2" and importlib.util.find_spec("detectron2") is None:
+            advice = "install it as the README says under Detection, or set engine to builtin"
+            problems.append(f"{protocol['name']}.engine is 'detectron2', which is not installed here; {advice}")
+    return list(dict.fromkeys(problems))

@@ -76,14 +76,16 @@ def _protocol(name: str, section: Any, where: Where) -> Protocol:
 
 
 def on_cell(
-    protocols: Iterable[Protocol], config: Mapping[str, Any], boxes: Mapping[str, str] | None = None
+    protocols: Iterable[Protocol], config: Mapping[str, Any], boxes: Mapping[str, str] | None = None, count: int = 0
 ) -> tuple[Protocol, ...]:
     """The protocols as they are carried out on a cell of this config. boxes: detection data set -> content, of those at hand.
+    count: training images of the data set, 0 where it is not at hand.
 
     kNN cannot ask for more neighbours than there are training images: a small set lowers k and says so in the id.
     """
     data = config["data"]
-    kept = data["train_images"] - round(data["train_images"] * data["held_out"])
+    images = data["train_images"] or count
+    kept = images - round(images * data["held_out"])
     made: list[Protocol] = []
     for protocol in protocols:
         if "k" in protocol and kept:

@@ -29,10 +29,11 @@ UNPREPARED = "unprepared"  # data content before the first conversion on this ma
 
 @dataclass(frozen=True)
 class DataIdentity:
-    """Which images a config is about: the set's name and the 12 hex digits of its pixels and labels."""
+    """Which images a config is about: the set's name and the 12 hex digits of its pixels and labels; how many it trains on."""
 
     name: str
     content: str
+    count: int = 0
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ from typing import Any
 from benchmark.errors import InputError, nearest
 from benchmark.plan.cell import Cell, canonical
 from benchmark.plan.document import Document, leaves, read_document, undot, undotted
-from benchmark.plan.evaluations import DEFAULT, boxes_of, on_cell, read_protocols
+from benchmark.plan.evaluations import DEFAULT, Protocol, boxes_of, on_cell, read_protocols
 from benchmark.plan.resolve import DataIdentity, Layer, Path_, resolve, shown
 from benchmark.plan.schema import Where
+from benchmark.plan.suitable import unsuitable
 
 _TOP = (
     "include",
@@ -88,14 +89,19 @@ class Sweep:
         for name, at in self.rows:
             own = self.document.value["rows"][name] or {} if at else {}
             layers = [*shared, self._layer(own, at, True) if at else Layer(self.generated[name], self._where(()), True)]
-            wanted = protocols
+            wanted, asked_at = protocols
             if words := dict((settings.get("rows") or {}).get(name) or {}):
                 at_profile = ("profiles", profile, "rows", name)
                 if "evaluate" in words:  # this row is measured otherwise than the others
-                    wanted = self._protocols((*at_profile, "evaluate"), words.pop("evaluate"))
+                    wanted, asked_at = self._protocols((*at_profile, "evaluate"), words.pop("evaluate"))
                 layers.append(self._layer(words, at_profile, True))
             config = resolve([*layers, command], data)
-            cells = tuple(Cell(canonical(config | {"seed": seed}), on_cell(wanted, config, boxes)) for seed in used_seeds)
+            for protocol in wanted:
+                if problem := unsuitable(protocol, config):
+                    raise InputError(f"{asked_at((protocol['name'],))}: row '{name}': {problem}")
+            count = next((at_hand.count for at_hand in (data or {}).values() if at_hand.name == config["data"]["name"]), 0)
+            evaluated = on_cell(wanted, config, boxes, count)
+            cells = tuple(Cell(canonical(config | {"seed": seed}), evaluated) for seed in used_seeds)
             rows.append(Row(name, cells))
         return rows
 
@@ -139,11 +145,12 @@ class Sweep:
             raise InputError(f"{where}: a random seed is given twice in {found}")
         return list(found)
 
-    def _protocols(self, prefix: Path_, wanted: Any) -> tuple[dict[str, Any], ...]:
-        """The protocols that stand at `prefix`, or where nothing does those of the whole sweep."""
+    def _protocols(self, prefix: Path_, wanted: Any) -> tuple[tuple[Protocol, ...], Where]:
+        """The protocols that stand at `prefix`, or where nothing does those of the whole sweep; and where each stands."""
         if wanted is None:
             prefix, wanted = ("evaluate",), self.document.value.get("evaluate", list(DEFAULT))
-        return read_protocols(wanted, self._where(prefix))
+        where = self._where(prefix)
+        return read_protocols(wanted, where), where
 
 
 def load_sweep(path: Path) -> Sweep:

@@ -29,7 +29,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 def load(path: Path) -> dict[str, Any]:
     """The state as it was saved, on the CPU. Raises InputError for a file that is damaged or not a Retable checkpoint."""
-    advice = "delete this file to have the cell trained from its start"
+    advice = "delete this file to begin its training anew"
     try:
         with zipfile.ZipFile(path) as container:
             damaged = container.testzip()

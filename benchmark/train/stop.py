@@ -30,6 +30,11 @@ class StopRequest:
             self.reason = "the deadline was reached"
         return self.reason is not None
 
+    def heed(self) -> None:
+        """Raise Stopped where a stop is wanted: between the steps of work that keeps no checkpoint, or has just written one."""
+        if self.wanted:
+            raise Stopped(self.reason)
+
     def ask(self, reason: str) -> None:
         """Ask from within this process; the first reason stands."""
         self.reason = self.reason or reason

@@ -185,14 +185,28 @@ def test_an_evaluation_that_diverges_is_a_result(tmp_path, cache):
 
 @pytest.mark.slow
 def test_what_one_protocol_refuses_costs_no_other(tmp_path, cache):
-    mine = project(tmp_path, cache, "{linear: {l2_low: -2, l2_high: -1}, knn: {k: 20}, attention: {}, collapse: {}}")
-    done = mine.run("data.held_out=0.0")
+    mine = project(tmp_path, cache, "{blog_logistic: {}, knn: {k: 20}, embedding_map: {}, collapse: {}}")
+    done = mine.run("data.test_images=1")
     assert done.returncode == 1
-    assert "linear: data.held_out is 0" in done.stderr and "; and " in done.stderr  # attention needs a ViT
+    assert "blog_logistic: one test image has no two halves" in done.stderr and "; and embedding_map: 1 test" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert set(records(mine)) == {"knn", "collapse"}
-    again = mine.run("data.held_out=0.0")  # once the user has put it right it would go on: no --mode retry is needed
-    assert again.returncode == 1 and "linear: data.held_out is 0" in again.stderr
+    again = mine.run("data.test_images=1")  # once the user has put it right it would go on: no --mode retry is needed
+    assert again.returncode == 1 and "blog_logistic: one test image" in again.stderr
+
+
+@pytest.mark.slow
+def test_what_a_machine_or_a_cell_lacks_is_said_before_anything_is_trained(tmp_path, cache):
+    mine = project(tmp_path, cache, "{knn: {k: 20}, finetune_simclr_1: {labels: absent.txt}, linear: {}}")
+    plan = mine.run("--plan")
+    assert plan.returncode == 0
+    assert "its list of labelled images absent.txt is no file" in " ".join(plan.stdout.split())
+    done = mine.run()
+    assert done.returncode == 2 and "its list of labelled images absent.txt is no file" in done.stderr
+    unheld = mine.run("data.held_out=0.0")
+    assert unheld.returncode == 2 and "linear chooses its l2 on held-out images, but data.held_out is 0" in unheld.stderr
+    assert "Traceback" not in done.stderr + unheld.stderr
+    assert not list(mine.store.glob("cells/*/record.json"))
 
 
 @pytest.mark.slow

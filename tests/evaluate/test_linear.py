@@ -141,3 +141,17 @@ def test_the_blogs_score_is_of_the_second_half() -> None:
     assert half_split_logistic(x, wrong, 3)["top1"] <= 100.0 - right["top1"]
     with pytest.raises(ValueError, match="nothing to fit"):
         half_split_logistic(x[:1], y[:1], 3)
+
+
+def test_it_gives_up_when_asked_to():
+    x, y = torch.randn(60, 5), torch.arange(60) % 3
+    asked = []
+
+    def heed():
+        asked.append(1)
+        if len(asked) == 4:
+            raise KeyError("a stop")
+
+    with pytest.raises(KeyError, match="a stop"):
+        fit_linear(x, y, x, y, 3, heed=heed)
+    assert len(asked) == 4

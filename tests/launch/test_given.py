@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.errors import InputError
-from benchmark.launch.given import find_boxes, given_data
+from benchmark.launch.given import find_boxes, given_data, not_here
 from benchmark.launch.work import Site
 from benchmark.launch.worker import _at_hand, open_boxes
 
@@ -49,6 +49,25 @@ def test_missing_detection_data_stops_a_run_and_is_told_to_who_looks(tmp_path):
     found, notices = find_boxes(["shapes", "voc07"], {}, tmp_path / "cache", looking=True)
     assert list(found) == ["shapes"]
     assert len(notices) == 1 and notices[0].endswith("(until then the ids of evaluations on voc07 are provisional)")
+
+
+def test_what_else_is_not_here(tmp_path, monkeypatch):
+    listed = tmp_path / "some.txt"
+    wanted = [
+        {"name": "finetune_simclr_1", "labels": str(listed)},
+        {"name": "distill", "teacher": {"labels": "10%"}},
+        {"name": "detection_voc07", "engine": "detectron2"},
+        {"name": "detection_voc07", "engine": "detectron2", "masks": True},
+    ]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert not_here(wanted) == [
+        f"finetune_simclr_1: its list of labelled images {listed} is no file that can be read",
+        "detection_voc07.engine is 'detectron2', which is not installed here; install it as the README says under Detection, "
+        "or set engine to builtin",
+    ]
+    listed.write_text("a.jpg")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    assert not_here(wanted) == []
 
 
 def test_looking_leaves_a_store_that_is_not_there_alone(tmp_path, monkeypatch):

@@ -53,6 +53,14 @@ def test_a_collapse_is_seen(dtype: torch.dtype) -> None:
         assert log[name].item() == pytest.approx(value, abs=1e-5), name
 
 
+def test_rounding_to_half_precision_is_no_direction() -> None:
+    """Outputs along one line; what bfloat16 rounds off in the other directions must not count."""
+    line = torch.randn(32, generator=torch.Generator().manual_seed(0))
+    z = torch.linspace(-2.0, 2.0, 64)[:, None] * line
+    for outputs in (z, z.bfloat16()):
+        assert health(AT, outputs)["effective_rank"].item() == pytest.approx(1.0, abs=1e-6)
+
+
 def test_autocast_changes_nothing() -> None:
     """In bfloat16 near a collapse, negatives would be as near as positives, and uniformity 0."""
     noise = torch.Generator().manual_seed(0)

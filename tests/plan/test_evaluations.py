@@ -96,6 +96,8 @@ def test_settings_that_do_not_go_together_are_refused():
         ("attention", {"mass": 0}, "mass is 0.0"),
         ("embedding_map", {"perplexity": 0}, "perplexity is 0.0"),
         ("embedding_map", {"classes": 0}, "classes is 0"),
+        ("detection_voc07", {"freeze_at": 5}, "freeze_at is 5; it is at most 4 of c4"),
+        ("detection_coco_fpn", {"freeze_at": 6}, "freeze_at is 6; it is at most 5 of fpn"),
     ],
 )
 def test_what_no_detector_or_map_can_be_is_refused_before_training(name, settings, words):
@@ -108,6 +110,9 @@ def test_no_more_neighbours_than_images():
     (chosen,) = on_cell(read({"knn_dino": {"k": 100, "ks": [20, 200, 500]}}), DATA)
     assert (chosen["k"], chosen["ks"]) == (90, [20, 90])
     assert len(on_cell(read({"knn": [{"k": 500}, {"k": 400}]}), DATA)) == 1  # they have become the same
+    everything = {"data": {"train_images": 0, "held_out": 0.1}}
+    assert [p["k"] for p in on_cell(read({"knn": {"k": 500}}), everything, count=200)] == [180]
+    assert [p["k"] for p in on_cell(read({"knn": {"k": 500}}), everything)] == [500]  # nobody knows yet
 
 
 def test_detection_data_is_in_the_identity(tmp_path):

@@ -58,7 +58,7 @@ def test_a_flipped_byte_is_noticed(tmp_path, where):
 def test_a_file_of_something_else(tmp_path, content):
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="delete this file to have the cell trained from its start"):
+    with pytest.raises(InputError, match="delete this file to begin its training anew"):
         load(path)
 
 

@@ -18,7 +18,6 @@ from benchmark.evaluate.subject import Found, Place, Subject
 from benchmark.train import checkpoint
 from benchmark.train.loop import Progress
 from benchmark.train.seeding import stream
-from benchmark.train.stop import Stopped
 
 # Those of benchmark.plan.protocols.detection; this room does not import that one.
 DETECTIONS = (
@@ -89,8 +88,7 @@ def detection(subject: Subject, protocol: dict[str, Any], place: Place) -> Found
     kept = place.file("trials.pt")
     done: list[dict[str, float]] = checkpoint.load(kept)["trials"] if kept.exists() else []
     for number in range(len(done), protocol["trials"]):
-        if subject.stop.wanted:
-            raise Stopped(subject.stop.reason)
+        subject.stop.heed()
         trial = Trial(number, protocol["trials"], stream(subject.seed, f"detection/{number}"))
         done.append(measure(_reporting(subject, trial, protocol["batch_size"]), protocol, place, boxes, trial))
         subject.check()

@@ -22,7 +22,6 @@ from benchmark.evaluate.subject import Place, Subject
 from benchmark.train import checkpoint
 from benchmark.train.loop import CHECKPOINT_SECONDS, Diverged
 from benchmark.train.seeding import seed_everything
-from benchmark.train.stop import Stopped
 
 _PASTED = 16  # masks at once: a hundred of a large photo would take a gigabyte
 
@@ -73,8 +72,7 @@ def predict(
                 subject.check()
                 checkpoint.save(kept, {"stage": trial.stage, "found": [_plain(one) for one in found]})
                 saved = now
-                if subject.stop.wanted:
-                    raise Stopped(subject.stop.reason)
+                subject.stop.heed()
     return found
 
 

@@ -36,7 +36,6 @@ from benchmark.train import checkpoint
 from benchmark.train.loop import CHECKPOINT_SECONDS, Diverged, Progress
 from benchmark.train.seeding import seed_everything
 from benchmark.train.seeding import stream as seed_of
-from benchmark.train.stop import Stopped
 
 if TYPE_CHECKING:
     from detectron2.modeling import GeneralizedRCNN
@@ -134,8 +133,7 @@ def train(
             if step == total or subject.stop.wanted or now - saved > CHECKPOINT_SECONDS:
                 save(ready=False)
                 saved = time.monotonic()
-                if subject.stop.wanted:
-                    raise Stopped(subject.stop.reason)
+                subject.stop.heed()
         if not ready and protocol["precise_bn"]:
             shown = _Shown(subject, detector, protocol, trial)
             PreciseBN(0, shown, enumerate(batches, total), protocol["precise_bn"]).update_stats()
@@ -163,8 +161,7 @@ class _Shown(nn.Module):
         self.subject, self.detector, self.protocol, self.trial = subject, detector, protocol, trial
 
     def forward(self, at: tuple[int, Batch]) -> None:
-        if self.subject.stop.wanted:
-            raise Stopped(self.subject.stop.reason)
+        self.subject.stop.heed()
         step, batch = at
         losses_of(self.detector, batch, self.protocol, self.trial, step)
 

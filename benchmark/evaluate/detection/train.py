@@ -7,6 +7,7 @@ gradient is a sum in no fixed order.
 from __future__ import annotations
 
 import bisect
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -23,7 +24,6 @@ from benchmark.evaluate.subject import Place, Subject
 from benchmark.train import checkpoint
 from benchmark.train.loop import CHECKPOINT_SECONDS, Diverged, Progress
 from benchmark.train.seeding import stream
-from benchmark.train.stop import Stopped
 
 
 def rate(step: int, protocol: dict[str, Any]) -> float:
@@ -70,8 +70,7 @@ def train(
             if step == total or subject.stop.wanted or now - saved > CHECKPOINT_SECONDS:
                 _save(subject, place, trial, detector, optimizer, step, before + now - started)
                 saved = time.monotonic()
-                if subject.stop.wanted:
-                    raise Stopped(subject.stop.reason)
+                subject.stop.heed()
         if not ready:
             precise_batch_norm(subject, protocol, trial, detector, batches)
             if protocol["precise_bn"]:
@@ -122,12 +121,12 @@ def precise_batch_norm(
         return
     detector.train()
     momenta = [layer.momentum for layer in layers]
-    sums = [(layer.running_mean.double().zero_(), layer.running_var.double().zero_()) for layer in layers]
+    zeros = functools.partial(torch.zeros_like, dtype=torch.float64)
+    sums = [(zeros(layer.running_mean), zeros(layer.running_var)) for layer in layers]
     for layer in layers:
         layer.momentum = 1.0  # the running statistics are the last batch's
     for done in range(number):
-        if subject.stop.wanted:
-            raise Stopped(subject.stop.reason)
+        subject.stop.heed()
         losses_of(detector, next(batches), protocol, trial, protocol["iterations"] + done, subject.device)
         for layer, (mean, square) in zip(layers, sums, strict=True):
             mean += layer.running_mean

@@ -96,6 +96,9 @@ class DetectionConfig:
             raise ValueError(f"milestones {steps} do not rise within {self.iterations} iterations; give milestones that do")
         if self.architecture == "fpn" and len(self.anchor_sides) != 5:
             raise ValueError(f"anchor_sides has {len(self.anchor_sides)} sides; fpn has five levels and takes one for each")
+        stages = 4 if self.architecture == "c4" else 5  # of c4 the last is the box head
+        if not 0 <= self.freeze_at <= stages:
+            raise ValueError(f"freeze_at is {self.freeze_at}; it is at most {stages} of {self.architecture}, 0 freezes nothing")
         if self.masks and self.dataset.startswith("voc"):
             raise ValueError(f"masks is true, but {self.dataset} is read without masks; set it to false")
 
