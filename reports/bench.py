@@ -21,6 +21,7 @@ NUMERIC = (False, True, False, True, True, False, False)
 TITLES = {"bench": "Speed of the loaders", "steps": "Time of a training step", "evaluation": "Speed of the evaluation"}
 _STEP = "step of "
 _EVALUATION = ("kNN", "health telemetry")
+_OURS = "Retable"
 MISSING = "Not measured yet: `make bench` measures, and `--json reports/records/bench/NAME.json` keeps the record."
 _SCHEMA = 1
 _TOLD = ("images/s", "s", "MiB")  # units of the other loaders' lines that are told where no goal is missed
@@ -133,7 +134,7 @@ def _steps(record: dict[str, Any]) -> Bench:
         missed = [peer for peer in peers if peer in row and row[peer].get("met") is False]
         rows.append((method, _number(ours), *cells, f"missed: {', '.join(missed)}" if missed else "met"))
     goals = {peer: next(row[peer].get("goal") for row in beside.values() if peer in row) for peer in peers}
-    notes = list(_where(record, "Retable"))
+    notes = list(_where(record, _OURS))
     notes.append(
         "Medians in milliseconds; in brackets the median over the turns of the peer's time over ours (above 1: ours is faster)."
     )
@@ -150,11 +151,15 @@ def _evaluation(record: dict[str, Any]) -> Bench:
     """A row for every line that has a peer; how each was measured in the notes."""
     lines: list[dict[str, Any]] = record["results"]
     alone = {(line["bench"], line["subject"]): line for line in lines if not line.get("peer")}
-    rows = [_row(line, alone.get((line["bench"], line["peer"]))) for line in lines if line.get("peer")]
-    notes = list(_where(record, "Retable"))
-    for line in lines:
-        if line["detail"]:
-            notes.append(f"{line['bench'][0].upper()}{line['bench'][1:]}, {line['subject']}: {line['detail']}.")
+    rows = []
+    for line in (line for line in lines if line.get("peer")):
+        what, *others = _row(line, alone.get((line["bench"], line["peer"])))
+        others[3] = f"{line['ratio']:.3f}"  # what telemetry costs is a matter of percents
+        rows.append((what + line["subject"].removeprefix(_OURS), *others))
+    notes = list(_where(record, _OURS))
+    for detail, told in _grouped([line for line in lines if line["detail"]], "detail").items():
+        benches = ", ".join(dict.fromkeys(line["bench"] for line in told))
+        notes.append(f"{benches}: {detail}.")
     for bench, left in _grouped(record.get("missing", []), "bench").items():
         notes.append(f"Not measured: {bench}, " + "; ".join(f"{line['subject']} ({line['why']})" for line in left) + ".")
     return Bench(tuple(rows), tuple(notes))
@@ -194,7 +199,7 @@ def _where(record: dict[str, Any], main: str) -> Iterator[str]:
     machine, versions = record["machine"], record["versions"]
     if record.get("quick"):
         yield "A quick run: its numbers say nothing."
-    named = ("torch", "torchvision", "ffcv", "numba", "lightly", "kornia")
+    named = ("torch", "torchvision", "ffcv", "numba", "faiss-cpu", "lightly", "kornia")
     made_with = ", ".join(f"{name} {versions[name]}" for name in named if name in versions)
     where = f"{machine['cpu']}, {machine['cores']} cores, {record['date'][:10]}, commit {_commit(record)}, {made_with}"
     yield f"Ours: {main}. All in one run, in turns: {where}."

@@ -71,7 +71,7 @@ def one(width: int, effort: Effort) -> Outcome:
     ours = rates.pop(OURS)
     for name, theirs in rates.items():
         alike = 100.0 * (said[name] == said[OURS]).double().mean().item()
-        detail = f"k {K}, {effort.queries:,} queries, {effort.turns} turns; says as ours of {alike:.2f} % of them"
+        detail = f"k {K}, {effort.queries:,} queries, {effort.turns} turns; agrees with ours on {alike:.2f} % of them"
         outcome.results.append(measured(bench, name, UNIT, theirs, detail=detail))
         outcome.results.append(compared(bench, OURS, UNIT, ours, name, theirs, _NOT_SLOWER))
     if not rates:

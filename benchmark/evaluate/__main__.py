@@ -171,6 +171,10 @@ def _setup(args: argparse.Namespace, foreign: Foreign, protocols: tuple[Protocol
     rows = [("images", f"{dataset.name}, {counts}, {size} x {size} pixels{why}"), ("pixels", f"normalized as {normalize}")]
     rows += [("boxes", f"{source.name}, content {source.content}") for source in boxes.values()]
     rows += [("notice", notice) for notice in [*more, *notices]]
+    if foreign.encoder.name.startswith("resnet") and foreign.encoder.stem == "imagenet" and size < 96 and not only_boxes:
+        side = -(-size // 32)
+        words = f"of {size} pixels this ResNet's last maps have {side} x {side}; --image-size 224 enlarges the images"
+        rows.append(("notice", words))
     seed = args.seed if args.seed is not None else foreign.seed or 0
     return _Setup(dataset, boxes, data, on_cell(protocols, {"data": data}, contents, dataset.counts["train"]), seed, rows)
 

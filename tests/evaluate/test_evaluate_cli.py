@@ -150,7 +150,7 @@ def test_what_is_finished_is_not_repeated(file: Path, capsys: pytest.CaptureFixt
     assert measure(file, "--protocol", "knn") == 0
     (path,) = file.with_name(f"{file.name}.evaluations").glob("knn-*.json")
     first = path.read_bytes()
-    capsys.readouterr()
+    assert "of 32 pixels this ResNet's last maps have 1 x 1; --image-size 224" in words(capsys.readouterr().out)
     assert measure(file, "--protocol", "knn", "collapse") == 0
     assert path.read_bytes() == first and capsys.readouterr().out.count("had it") == 1
     assert measure(file, "--protocol", "knn", "--again") == 0

@@ -92,14 +92,18 @@ def test_evaluation_has_a_table_of_its_own(tmp_path: Path, capsys: pytest.Captur
     record = assemble(Outcome(lines), {}, {"quick": False})
     write(tmp_path / "bench" / "b.json", record | {"date": "2026-03-02T10:00:00Z"})  # later, and without any loader
     readme = tmp_path / "README.md"
-    for name, wanted in (("evaluation", where), ("bench", SMALL)):
+    for name, wanted in (("evaluation", f"{where}, every step watched"), ("bench", SMALL)):
         readme.write_text(README.replace("begin bench", f"begin {name}").replace("end bench", f"end {name}"))
         assert run(capsys, "--records", tmp_path, "--readme", readme)[0] == 0
         rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in readme.read_text().splitlines() if "|" in line]
         assert rows[2][0] == wanted and len(rows[2]) == len(bench.HEADER)
     readme.write_text(README.replace("begin bench", "begin evaluation").replace("end bench", "end evaluation"))
     run(capsys, "--records", tmp_path, "--readme", readme)
-    assert "25 turns" in readme.read_text() and "| 500 ms a step | the same step, unwatched |" in readme.read_text()
+    assert (
+        "25 turns" in readme.read_text()
+        and "| 500 ms a step | the same step, unwatched | 495 | 1.010 | at least 0.98x |"
+        in " ".join(readme.read_text().split())
+    )
 
 
 def test_steps_have_a_table_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
