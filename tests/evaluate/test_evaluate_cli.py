@@ -240,7 +240,7 @@ def test_a_resnet_of_large_photographs_on_small_images_is_noticed(file: Path, ca
     assert measure(file, "--protocol", "knn") == 0
     assert notice not in words(capsys.readouterr().out)
     torch.save(own_state(config=dataclasses.replace(ENCODER, stem="imagenet")), file)
-    assert measure(file, "--protocol", "knn") == 0
+    assert main([str(file), "--protocol", "knn", "--dataset", "shapes", *SIZES, "--device", "cpu"]) == 0
     assert notice in words(capsys.readouterr().out)
 
 
