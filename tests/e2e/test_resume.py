@@ -53,7 +53,8 @@ def test_sigkill_at_random_moments(project, undisturbed, launcher):
     restarts = 0
     for _ in range(4):
         process = project.start("--launcher", launcher, **fast)
-        time.sleep(moments.uniform(4.0, 9.0))
+        wait_for_training(project)  # of the first start; the log of those that follow already says so
+        time.sleep(moments.uniform(2.0, 8.0) if restarts else moments.uniform(0.0, 0.5))
         if process.poll() is not None:
             process.communicate()
             break
