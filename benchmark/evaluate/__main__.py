@@ -167,7 +167,7 @@ def _setup(args: argparse.Namespace, foreign: Foreign, protocols: tuple[Protocol
     data = {"name": dataset.name, "content": dataset.content, "image_size": size, **parts,
             "mean": list(dataset.mean), "std": list(dataset.std)}  # fmt: skip
     contents = {name: source.content for name, source in boxes.items()}
-    counts = ", ".join(f"{count:,} {part}" for part, count in dataset.counts.items())
+    counts = ", ".join(_taken(part, parts[f"{part}_images"], count) for part, count in dataset.counts.items())
     rows = [("images", f"{dataset.name}, {counts}, {size} x {size} pixels{why}"), ("pixels", f"normalized as {normalize}")]
     rows += [("boxes", f"{source.name}, content {source.content}") for source in boxes.values()]
     rows += [("notice", notice) for notice in [*more, *notices]]
@@ -177,6 +177,11 @@ def _setup(args: argparse.Namespace, foreign: Foreign, protocols: tuple[Protocol
         rows.append(("notice", words))
     seed = args.seed if args.seed is not None else foreign.seed or 0
     return _Setup(dataset, boxes, data, on_cell(protocols, {"data": data}, contents, dataset.counts["train"]), seed, rows)
+
+
+def _taken(part: str, asked: int, count: int) -> str:
+    """How many images of a part are used, 0 asking for all."""
+    return f"{asked:,} {part} (of {count:,})" if 0 < asked < count else f"{count:,} {part}"
 
 
 def _dataset_name(args: argparse.Namespace, cell: dict[str, Any], only_boxes: bool) -> tuple[str, str]:
