@@ -9,6 +9,7 @@ Seen in the released code of each: MoCo, MoCo v3, SimSiam, SwAV, Barlow Twins, V
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -198,10 +199,12 @@ def _taken(contents: Mapping[str, Any], layout: str, form: Form) -> Taken | None
 def _tensors(contents: Mapping[str, Any], inside: str) -> dict[str, Tensor] | None:
     """The state dict at a place of the file, without wrappers' prefixes; None where there is something else."""
     found = contents.get(inside) if inside else contents
-    if not isinstance(found, Mapping) or not found or not all(isinstance(value, Tensor) for value in found.values()):
+    if not isinstance(found, Mapping) or not found:
+        return None
+    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in found.items()):
         return None
     tensors = dict(found)
-    while wrapper := next((w for w in _WRAPPERS if all(str(key).startswith(w) for key in tensors)), None):
+    while wrapper := next((w for w in _WRAPPERS if all(key.startswith(w) for key in tensors)), None):
         tensors = {key.removeprefix(wrapper): value for key, value in tensors.items()}
     return tensors
 
@@ -213,9 +216,9 @@ def _has(contents: Mapping[str, Any], form: Form, mark: str) -> bool:
 def _without_fixed_positions(taken: Taken) -> bool:
     """Set aside positions that are MoCo v3's sines and cosines, which ours computes. Whether they were."""
     table = taken.encoder.get("pos_embed")
-    if table is None or table.ndim != 3 or table.shape[2] % 4:
+    if table is None or table.ndim != 3 or table.shape[2] % 4 or not table.numel():
         return False
-    grid = round((table.shape[1] - 1) ** 0.5)
+    grid = math.isqrt(table.shape[1] - 1)
     if grid < 1 or grid**2 != table.shape[1] - 1:
         return False
     fixed = positions(grid, grid, table.shape[2], torch.zeros(()))

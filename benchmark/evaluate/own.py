@@ -43,6 +43,8 @@ def open_own(file: WeightsFile) -> Own:
     config, state = contents.get("config"), contents.get("method")
     if not isinstance(config, Mapping) or not isinstance(state, Mapping) or "method" not in config:
         raise InputError(f"{file.path}: is no checkpoint of Retable's; give its layout with --layout")
+    if others := [str(key) for key, value in state.items() if not isinstance(value, Tensor)]:
+        raise InputError(f"{file.path}: its method holds {others[0]}, which is no tensor; give a checkpoint as Retable left it")
     name = str(config["method"])
     if name not in METHODS:
         raise InputError(f"{file.path}: is of method '{name}', which this version does not have")
