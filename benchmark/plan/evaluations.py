@@ -49,7 +49,7 @@ def read_protocols(wanted: Any, where: Where) -> tuple[Protocol, ...]:
             raise InputError(f"{where((name,))}: an empty list; write its settings, or {name}: {{}}")
         for number, section in enumerate(said if several else [said]):
             at = (name, f"[{number}]") if several else (name,)
-            protocol = _protocol(name, section or {}, _below(where, at))
+            protocol = _protocol(name, {} if section is None else section, _below(where, at))
             if protocol in protocols:
                 raise InputError(f"{where(at)}: {name} is asked for twice with the same settings; keep one")
             protocols.append(protocol)
@@ -69,8 +69,6 @@ def _protocol(name: str, section: Any, where: Where) -> Protocol:
         from_values(config, filled)
     except ValueError as error:  # what each setting allows by itself, but not together
         raise InputError(f"{where(())}: {error}") from None
-    if filled.get("l2_low", 0) > filled.get("l2_high", 0):
-        raise InputError(f"{where(())}: l2_low is above l2_high")
     made: Protocol = canonical({"name": name, "version": version, **filled})
     return made
 
@@ -84,8 +82,9 @@ def on_cell(
     kNN cannot ask for more neighbours than there are training images: a small set lowers k and says so in the id.
     """
     data = config["data"]
-    images = data["train_images"] or count
-    kept = images - round(images * data["held_out"])
+    images = min(filter(None, (data["train_images"], count)), default=0)
+    aside = max(1, round(images * data["held_out"])) if data["held_out"] else 0  # as benchmark.data.split
+    kept = max(0, images - aside)
     made: list[Protocol] = []
     for protocol in protocols:
         if "k" in protocol and kept:

@@ -35,7 +35,6 @@ from methods.encoders.resnet import Bottleneck
 from methods.encoders.resnet import ResNet as Encoder
 
 _STAGES = ("res2", "res3", "res4", "res5")
-_LEVELS = 5  # of a feature pyramid's proposals
 _CLOSE = 1e-4  # of the largest value of a map: float32 sums in another order
 
 
@@ -89,10 +88,6 @@ def settings(protocol: dict[str, Any], classes: int) -> CfgNode:
     heads.SCORE_THRESH_TEST, heads.NMS_THRESH_TEST = protocol["score_threshold"], protocol["nms_threshold"]
     model.MASK_ON, model.ROI_MASK_HEAD.NAME = protocol["masks"], "MaskRCNNConvUpsampleHead"
     if protocol["architecture"] == "fpn":
-        if len(sides) != _LEVELS:
-            raise InputError(
-                f"{protocol['name']}.anchor_sides has {len(sides)} sides; fpn takes one for each of its five levels"
-            )
         model.ANCHOR_GENERATOR.SIZES = [[side] for side in sides]
         model.FPN.OUT_CHANNELS, model.FPN.NORM = protocol["fpn_width"], extra
         box, mask = model.ROI_BOX_HEAD, model.ROI_MASK_HEAD

@@ -53,10 +53,6 @@ def build_detector(
         heads: nn.Module = C4Heads(RoIPool(("c4",), strides[2:3], 14), last, widths[3], classes, protocol)
         multiple = 1
     else:
-        if len(sides) != len(strides):
-            raise InputError(
-                f"{protocol['name']}.anchor_sides has {len(sides)} sides; fpn has five levels and takes one for each"
-            )
         width = protocol["fpn_width"]
         maps = Pyramid(Trunk(trunk, _LEVELS), widths, width, norm)
         proposals = Proposals(Anchors(strides, [[side] for side in sides]), width, protocol)

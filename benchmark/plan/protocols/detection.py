@@ -89,8 +89,11 @@ class DetectionConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
         for name in ("train_sides", "anchor_sides"):
-            if not all(side > 0 for side in getattr(self, name)):
-                raise ValueError(f"{name} is {list(getattr(self, name))}, sides are in pixels, at least 1")
+            if min(getattr(self, name), default=0) < 1:
+                raise ValueError(f"{name} is {list(getattr(self, name))}; give sides in pixels, at least 1")
+        for name in ("roi_positive", "nms_threshold", "score_threshold"):
+            if getattr(self, name) > 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, it is at most 1")
         steps = list(self.milestones)
         if steps != sorted(set(steps)) or (steps and steps[-1] >= self.iterations):
             raise ValueError(f"milestones {steps} do not rise within {self.iterations} iterations; give milestones that do")

@@ -70,6 +70,12 @@ class TrainingConfig:
         if self.batch_size < 2:
             raise ValueError("batch_size is 1, but batch norms need at least two images")
 
+    def check_milestones(self, epochs: int) -> None:
+        """ValueError where a rate would drop after the end."""
+        if self.schedule == "step" and max(self.milestones) >= epochs:
+            found = f"milestones {list(self.milestones)} do not all lie within {epochs} epochs"
+            raise ValueError(f"{found}; give earlier ones with fewer epochs")
+
 
 # NOTE(departs): The released fine-tunings of SwAV, Barlow Twins and VICReg test after every epoch and print the best of the
 # test accuracies; here the last epoch is the only one that is tested.
@@ -109,9 +115,7 @@ class FinetuneConfig(TrainingConfig):
             raise ValueError(f"learning_rates is {list(self.learning_rates)}; give one rate above 0, or several to choose from")
         if self.shorter and min(self.shorter) < 1:
             raise ValueError(f"shorter is {list(self.shorter)}; give numbers of epochs, at least 1")
-        if self.schedule == "step" and max(self.milestones) >= self.epochs:
-            found = f"milestones {list(self.milestones)} do not all lie within {self.epochs} epochs"
-            raise ValueError(f"{found}; give earlier ones with fewer epochs")
+        self.check_milestones(self.epochs)
 
 
 # NOTE(departs): SimCLR's paper fine-tunes with Nesterov's momentum and 0.05 x B / 256; the command of its README, which is
@@ -308,8 +312,11 @@ class DistillConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_milestones(self.epochs)
         if self.learning_rate <= 0:
             raise ValueError("learning_rate is 0; a student needs one above 0")
+        if self.student_width <= 0:
+            raise ValueError(f"student_width is {self.student_width:g}; a student needs one above 0")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha is {self.alpha}, the teacher's weight lies between 0 and 1")
         if self.student == "self" and (self.student_width != 1.0 or self.student_sk):

@@ -43,6 +43,11 @@ class LinearConfig:
     l2_high: float = 0.0
     l2_step: float = 1.0
 
+    def __post_init__(self) -> None:
+        """ValueError says what no grid can be."""
+        if self.l2_low > self.l2_high:
+            raise ValueError("l2_low is above l2_high")
+
 
 @dataclass(frozen=True)
 class BlogLogisticConfig:

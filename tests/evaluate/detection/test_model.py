@@ -173,11 +173,6 @@ def test_a_vision_transformer_is_refused_in_one_sentence():
         build_detector(own, protocol(), 5, MEAN, STD)
 
 
-def test_a_pyramid_takes_one_anchor_side_a_level():
-    with pytest.raises(InputError, match=r"anchor_sides has 2 sides; fpn has five levels"):
-        build_detector(encoder(), protocol() | {"anchor_sides": (32, 64)}, 5, MEAN, STD)
-
-
 def test_anchors_lie_on_the_nominal_stride_also_where_it_does_not_divide_the_photo():
     anchors = Anchors((16, 32), [[32.0, 64.0], [100.0]])
     maps = [torch.zeros(1, 8, 4, 6), torch.zeros(1, 8, 2, 3)]
