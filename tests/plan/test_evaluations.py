@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from benchmark.data.split import split
 from benchmark.errors import InputError
 from benchmark.launch.work import Site
 from benchmark.launch.worker import _at_hand
@@ -64,6 +66,8 @@ def test_one_protocol_several_times():
         ),
         ({"knn": {"k": "many"}}, "s.yaml:1: evaluate > knn > k: expected a whole number, found the text 'many'"),
         ({"linear": {"l2_low": 1, "l2_high": 0}}, "s.yaml:1: evaluate > linear: l2_low is above l2_high"),
+        ({"knn": False}, "s.yaml:1: evaluate > knn: expected a section with keys among k, .*, found the truth value false"),
+        ({"knn": [{}, 0]}, r"s.yaml:1: evaluate > knn > \[1\]: expected a section with keys among k, .*, found the number 0"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(wanted, words):
@@ -92,6 +96,13 @@ def test_settings_that_do_not_go_together_are_refused():
         ("detection_voc07", {"train_sides": [0, 480]}, r"train_sides is \[0, 480\]"),
         ("detection_coco_fpn", {"anchor_sides": [32, 64]}, "anchor_sides has 2 sides; fpn has five levels"),
         ("detection_coco", {"dataset": "voc07"}, "masks is true, but voc07 is read without masks"),
+        ("detection_voc07", {"train_sides": []}, r"train_sides is \[\]; give sides in pixels"),
+        ("detection_voc07", {"anchor_sides": []}, r"anchor_sides is \[\]; give sides in pixels"),
+        ("detection_voc07", {"roi_positive": 3}, "roi_positive is 3.0, it is at most 1"),
+        ("detection_voc07", {"nms_threshold": 5}, "nms_threshold is 5.0, it is at most 1"),
+        ("detection_voc07", {"score_threshold": 5}, "score_threshold is 5.0, it is at most 1"),
+        ("distill", {"schedule": "step", "milestones": [400]}, r"milestones \[400\] do not all lie within 400 epochs"),
+        ("distill", {"student": "resnet18", "student_width": 0}, "student_width is 0; a student needs one above 0"),
         ("attention", {"drawn": 0}, "drawn is 0"),
         ("attention", {"mass": 0}, "mass is 0.0"),
         ("embedding_map", {"perplexity": 0}, "perplexity is 0.0"),
@@ -100,7 +111,7 @@ def test_settings_that_do_not_go_together_are_refused():
         ("detection_coco_fpn", {"freeze_at": 6}, "freeze_at is 6; it is at most 5 of fpn"),
     ],
 )
-def test_what_no_detector_or_map_can_be_is_refused_before_training(name, settings, words):
+def test_what_no_detector_student_or_map_can_be_is_refused_before_training(name, settings, words):
     with pytest.raises(InputError, match=f"evaluate > {name}.*{words}"):
         read({name: settings})
 
@@ -113,6 +124,16 @@ def test_no_more_neighbours_than_images():
     everything = {"data": {"train_images": 0, "held_out": 0.1}}
     assert [p["k"] for p in on_cell(read({"knn": {"k": 500}}), everything, count=200)] == [180]
     assert [p["k"] for p in on_cell(read({"knn": {"k": 500}}), everything)] == [500]  # nobody knows yet
+    more = {"data": {"train_images": 1000, "held_out": 0.1}}  # than there are: all of them
+    assert [p["k"] for p in on_cell(read({"knn": {"k": 500}}), more, count=200)] == [180]
+
+
+@pytest.mark.parametrize("images", [3, 4, 5, 90, 200])
+def test_neighbours_are_lowered_to_what_the_split_leaves(images):
+    labels = np.arange(200) % 3
+    data = {"train_images": images, "held_out": 0.1}
+    left = len(split(labels, labels, images, 0, 0.1).train)
+    assert [p["k"] for p in on_cell(read({"knn": {"k": 500}}), {"data": data}, count=200)] == [left]
 
 
 def test_detection_data_is_in_the_identity(tmp_path):

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 
-NEIGHBOURS = 5  # of a point, that an embedding map is judged by
-
-
 @dataclass(frozen=True)
 class AttentionConfig:
     """Where the class token of a ViT's last block looks, as DINO draws it (2104.14294, figures 1 and 4).
@@ -48,8 +45,6 @@ class EmbeddingMapConfig:
 
     def __post_init__(self) -> None:
         """ValueError says what no map can be."""
-        if 0 < self.images <= 2 * NEIGHBOURS:
-            raise ValueError(f"images is {self.images}, a map has more than {2 * NEIGHBOURS}; 0 draws all")
         if self.classes < 1:
             raise ValueError(f"classes is {self.classes}, at least 1 must be drawn")
         if self.perplexity <= 0:
