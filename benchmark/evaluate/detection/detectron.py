@@ -31,6 +31,7 @@ from benchmark.evaluate.detection import Trial
 from benchmark.evaluate.detection.builtin import predict
 from benchmark.evaluate.detection.inputs import made, order
 from benchmark.evaluate.detection.score import score
+from benchmark.evaluate.fit import finite
 from benchmark.evaluate.subject import Place, Subject
 from benchmark.train import checkpoint
 from benchmark.train.loop import CHECKPOINT_SECONDS, Diverged, Progress
@@ -54,6 +55,8 @@ def measure(subject: Subject, protocol: dict[str, Any], place: Place, boxes: Box
     photos = boxes.learnable
     subject.log.info("%s: %d photos to train on, %d to test on", trial.stage, len(photos), len(boxes.test))
     train(subject, protocol, place, photos, trial, detector)
+    if not finite(detector):  # no loss follows the last step, and detectron2 drops boxes of NaN without a word
+        raise Diverged(protocol["iterations"])
     found = predict(subject, protocol, place, trial, Results(detector), boxes.test)
     metrics = score(boxes, found, boxes.classes)
     place.file("predictions.pt").unlink(missing_ok=True)
@@ -143,13 +146,17 @@ def train(
 
 
 def losses_of(detector: GeneralizedRCNN, batch: Batch, protocol: dict[str, Any], trial: Trial, step: int) -> Tensor:
-    """The sum of the losses of one batch. Which anchors and regions are drawn depends on the trial and the step alone."""
+    """The sum of the losses of one batch. Which anchors and regions are drawn depends on the trial and the step alone.
+    Diverged where proposals are not finite."""
     from detectron2.utils.events import EventStorage
 
     torch.manual_seed(seed_of(trial.seed, f"step {step}"))
     # detectron2's models write what they count to the storage around them; nobody reads this one.
     with EventStorage(step), torch.autocast(detector.device.type, torch.bfloat16, enabled=protocol["precision"] == "bf16"):
-        losses = detector(batch)
+        try:
+            losses = detector(batch)
+        except FloatingPointError:  # detectron2's word for proposals that are not finite, before there is a loss
+            raise Diverged(step) from None
     return torch.stack([loss.float() for loss in losses.values()]).sum()
 
 
