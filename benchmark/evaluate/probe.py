@@ -115,7 +115,9 @@ class FrozenFeatures:
         self.patch_mean = protocol["patch_mean"]
         if self.blocks > depth:
             raise InputError(f"{self.name}: blocks is {self.blocks}, but the network has {depth}; lower it")
-        self.shared = not self.blocks and not self.half  # with the protocols on cached features
+        # With the protocols on cached features; where there are none, the test images' alone may be all that is needed.
+        wanted = (protocol["gap"] and len(subject.split.held_out) > 0) or "features" in vars(subject)
+        self.shared = wanted and not self.blocks and not self.half
         self._kept: dict[str, tuple[Tensor, Tensor]] = {}
         one = subject.labelled("train", subject.split.train)[:1]
         self.width = subject.outputs("train", one, self)[0].shape[1]

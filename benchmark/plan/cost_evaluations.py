@@ -31,7 +31,8 @@ _BOXES_TEST = {"voc07": 4_952, "voc0712": 4_952, "coco": 5_000, "shapes": 100}
 
 def uses_features(protocol: Protocol) -> bool:
     """Whether it wants the features of the whole data set: for all it does, or as a probe to compare itself with."""
-    return ("epochs" not in protocol and "iterations" not in protocol) or bool(protocol.get("gap"))
+    trains = "epochs" in protocol or "iterations" in protocol
+    return bool(protocol.get("gap")) if trains else protocol["name"] != "attention"
 
 
 def effort(protocol: Protocol, config: Mapping[str, Any], images: Counts) -> float:

@@ -106,6 +106,13 @@ def test_a_detector_costs_its_iterations_and_trials() -> None:
     assert not uses_features(protocol("detection_voc07"))
 
 
+def test_maps_of_attention_need_no_features() -> None:
+    seconds, _ = prices().seconds([protocol("attention")], CONFIG)
+    both, _ = prices().seconds([protocol("attention"), protocol("embedding_map")], CONFIG)
+    assert not uses_features(protocol("attention")) and uses_features(protocol("embedding_map"))
+    assert both > 2 * seconds + 1200 / 3 / 600 - 1e-9  # as much once more, and the pass over all images
+
+
 def test_part_of_the_labels_is_part_of_the_price() -> None:
     test = 200 / 3
     whole, tenth = (effort(protocol("finetune", epochs=10, labels=labels), CONFIG, {}) for labels in ("100%", "10%"))
