@@ -48,6 +48,8 @@ def attention(subject: Subject, protocol: dict[str, Any], place: Place) -> Found
     metrics: dict[str, float] = {}
     chosen: dict[str, Any] = {}
     if protocol["dataset"] == "none":
+        if not len(subject.split.test):
+            raise InputError(f"attention: {subject.dataset.name} has no test image here to draw; see data.test_images")
         shown = drawn_images(subject, protocol["drawn"])
     else:
         if subject.boxes is None:

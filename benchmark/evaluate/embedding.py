@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from benchmark.data.split import stratified
 from benchmark.errors import InputError
+from benchmark.evaluate.frozen import sound
 from benchmark.evaluate.subject import Found, Place, Subject
 
 _COMPONENTS = 50  # t-SNE starts from so many principal components, as its authors do
@@ -24,11 +25,11 @@ Points = NDArray[np.float64]
 def embedding_map(subject: Subject, protocol: dict[str, Any], place: Place) -> Found:
     """Leaves `<stem>-map.png`. pca_explained: percent of the variance in the two components that are drawn; pca_trust,
     tsne_trust: trustworthiness in percent (Venna & Kaski, 2001), how many of a point's 5 neighbours in the map are near it in
-    feature space too; a map of chance has about 50."""
+    feature space too; a map of chance has about 50. InputError where there is nothing to draw."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE, trustworthiness
 
-    features = subject.features
+    features = sound(subject, "embedding_map")
     y = features.test_y.cpu().numpy()
     few = np.flatnonzero(y < protocol["classes"])
     few = few[stratified(y[few], protocol["images"], stream=3)]
@@ -37,8 +38,6 @@ def embedding_map(subject: Subject, protocol: dict[str, Any], place: Place) -> F
         raise InputError(
             f"embedding_map: {len(x)} test images of the first {protocol['classes']} classes are too few for a map"
         )
-    if not np.isfinite(x).all():
-        raise ValueError("embedding_map: some features are not finite")
     if np.ptp(x, axis=0).max() == 0:  # collapsed to a point: every map is one
         flat = np.zeros((len(x), 2))
         draw(place.file("map.png"), {"PCA": flat, "t-SNE": flat}, labels, subject.dataset.classes)

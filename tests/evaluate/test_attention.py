@@ -1,6 +1,6 @@
 """Attention maps: masks and overlaps with a known answer, the head chosen without the test, and the picture."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -144,6 +144,12 @@ def test_what_cannot_be_is_refused(subject, tmp_path, monkeypatch, changes, sent
     monkeypatch.setattr(subject, "boxes", None)
     with pytest.raises(InputError, match=sentence):
         attention(subject, PLAIN | changes, Place(tmp_path, "a"))
+
+
+def test_an_empty_test_split_is_told(subject, tmp_path):
+    empty = replace(subject, split=replace(subject.split, test=np.arange(0)))
+    with pytest.raises(InputError, match="attention: shapes has no test image here to draw; see data.test_images"):
+        attention(empty, PLAIN, Place(tmp_path, "a"))
 
 
 def test_a_residual_network_has_no_attention(tmp_path):

@@ -1,5 +1,7 @@
 """Embedding maps: what they say of features with a known structure, and the picture."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -56,3 +58,11 @@ def test_collapsed_features_and_few_images(subject, tmp_path):
     assert embedding_map(with_features(subject, one), PROTOCOL, Place(tmp_path, "m")).metrics["pca_trust"] > 99
     with pytest.raises(InputError, match="10 test images of the first 10 classes are too few"):
         embedding_map(with_features(subject, torch.randn(10, 3)), PROTOCOL, Place(tmp_path, "m"))
+
+
+def test_what_cannot_be_drawn_is_told(subject, tmp_path):
+    empty = replace(subject, split=replace(subject.split, test=np.arange(0)))
+    with pytest.raises(InputError, match="embedding_map: shapes has no labelled test image here; see data.test_images"):
+        embedding_map(empty, PROTOCOL, Place(tmp_path, "m"))
+    with pytest.raises(InputError, match="embedding_map: features of train.* are not finite"):
+        embedding_map(with_features(subject, torch.full((100, 3), torch.nan)), PROTOCOL, Place(tmp_path, "m"))
