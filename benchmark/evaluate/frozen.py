@@ -8,6 +8,7 @@ labels of the test split by its definition, and chooses nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
@@ -33,17 +34,20 @@ def knn(subject: Subject, protocol: dict[str, Any], place: Place) -> Found:
     temperatures = protocol.get("temperatures") or [protocol["temperature"]]
     grid = list(dict.fromkeys(product(ks, temperatures)))
     features = sound(subject, name)
-    bank = features.train_x, features.train_y
+
+    def neighbours(x: Tensor, ks: Sequence[int], temperatures: Sequence[float]) -> Neighbours:
+        return Neighbours.of(features.train_x, features.train_y, x, features.num_classes, ks, temperatures, subject.patience())
+
     if len(grid) == 1:
         k, temperature = grid[0]
-        found = Neighbours.of(*bank, features.test_x, features.num_classes, [k], [temperature])
+        found = neighbours(features.test_x, [k], [temperature])
         return Found({"top1": _right(found.predict(k, temperature), features.test_y)})
     if len(features.held_out_x) == 0:
         raise InputError(f"{name}: data.held_out is 0, so there is nothing to choose k and temperature on; set it above 0")
-    aside = Neighbours.of(*bank, features.held_out_x, features.num_classes, ks, temperatures)
+    aside = neighbours(features.held_out_x, ks, temperatures)
     tried = {pair: _right(aside.predict(*pair), features.held_out_y) for pair in grid}
     k, temperature = max(tried, key=lambda pair: tried[pair])  # of equals the first that was given
-    found = Neighbours.of(*bank, features.test_x, features.num_classes, [k], [temperature])
+    found = neighbours(features.test_x, [k], [temperature])
     test = _right(found.predict(k, temperature), features.test_y)
     chosen = {"k": k, "temperature": temperature, "grid": [[*pair, accuracy] for pair, accuracy in tried.items()]}
     return Found({"top1": test, "heldout_top1": tried[k, temperature]}, chosen)
@@ -63,7 +67,7 @@ def linear(subject: Subject, protocol: dict[str, Any], place: Place) -> Found:
         features.num_classes,
         [float(10.0**step) for step in steps],
         torch.float64 if features.train_x.device.type == "cpu" else torch.float32,
-        subject.stop.heed,
+        subject.patience(),
     )
     chosen = {"l2": probe.l2, "at_edge": probe.at_edge, "converged": probe.converged, "grid": probe.grid}
     test = top1(probe.scores(features.test_x), features.test_y)

@@ -9,7 +9,7 @@ class.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,9 +49,11 @@ class Neighbours:
 
     @classmethod
     def of(
-        cls, train_x: Tensor, train_y: Tensor, x: Tensor, num_classes: int, ks: Sequence[int], temperatures: Sequence[float]
-    ) -> Neighbours:
-        """As many as the largest of `ks`; raises as weighted_knn, also for what any of `temperatures` cannot be."""
+        cls, train_x: Tensor, train_y: Tensor, x: Tensor, num_classes: int, ks: Sequence[int], temperatures: Sequence[float],
+        heed: Callable[[], None] = lambda: None,
+    ) -> Neighbours:  # fmt: skip
+        """As many as the largest of `ks`; raises as weighted_knn, also for what any of `temperatures` cannot be. heed: called
+        between pieces of the work; may raise, to give up."""
         for k in ks:
             if not 1 <= k <= len(train_x):
                 raise InputError(f"knn: k is {k}, but there are {len(train_x)} training features; set k between 1 and that")
@@ -60,7 +62,7 @@ class Neighbours:
                 raise InputError(f"knn: temperature is {temperature}, but it must be positive")
         if len(train_x) != len(train_y) or train_y.min() < 0 or train_y.max() >= num_classes:
             raise ValueError(f"the training labels do not fit {len(train_x)} features of {num_classes} classes")
-        similarity, index = nearest(x, train_x, max(ks))
+        similarity, index = nearest(x, train_x, max(ks), heed=heed)
         return cls(similarity, train_y.to(index.device)[index], num_classes)
 
     def scores(self, k: int, temperature: float, rows: slice = slice(None)) -> Tensor:  # -> M x num_classes

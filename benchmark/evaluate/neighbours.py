@@ -7,6 +7,7 @@ the sizes of the pieces.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import torch
@@ -18,11 +19,13 @@ _CHUNK = {"cpu": 1 << 12, "cuda": 1 << 16}  # rows of the bank
 _ENTRIES = {"cpu": 1 << 21, "cuda": 1 << 27}  # similarities that are held at a time
 
 
-def nearest(queries: Tensor, bank: Tensor, k: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+def nearest(
+    queries: Tensor, bank: Tensor, k: int, device: torch.device | None = None, heed: Callable[[], None] = lambda: None
+) -> tuple[Tensor, Tensor]:
     """(cosine similarity M x k, float32, best first; rows of the bank M x k, int64) of queries M x D, bank N x D, 1 <= k <= N.
 
     Computed on `device`, by default the bank's, where the answers are. Rows are compared as float32 unit vectors, a row of
-    zeros as the origin. ValueError where a feature is not finite.
+    zeros as the origin. ValueError where a feature is not finite. heed: called between the pieces; may raise, to give up.
     """
     where = device or bank.device
     if not 1 <= k <= len(bank) or len(bank) > LOW:
@@ -30,15 +33,17 @@ def nearest(queries: Tensor, bank: Tensor, k: int, device: torch.device | None =
     if where.type == "cpu" and find_spec("numba") is not None:
         from benchmark.evaluate.neighbours_cpu import sieved
 
-        keys, crowded = sieved(queries.to(where), bank.to(where), k)
+        keys, crowded = sieved(queries.to(where), bank.to(where), k, heed)
         if len(crowded):
-            keys[crowded] = compared(queries[crowded.to(queries.device)], bank, k, where)
+            keys[crowded] = compared(queries[crowded.to(queries.device)], bank, k, where, heed=heed)
     else:
-        keys = compared(queries, bank, k, where)
+        keys = compared(queries, bank, k, where, heed=heed)
     return similarity_of(keys), LOW - (keys & LOW)
 
 
-def compared(queries: Tensor, bank: Tensor, k: int, where: torch.device, chunk: int = 0) -> Tensor:  # -> M x k, int64
+def compared(
+    queries: Tensor, bank: Tensor, k: int, where: torch.device, chunk: int = 0, heed: Callable[[], None] = lambda: None
+) -> Tensor:  # -> M x k, int64
     """The keys of the k nearest rows, best first, by comparing every query with every row, `chunk` rows at a time."""
     keys = torch.full((len(queries), k), _EMPTY, device=where)
     kind = "cuda" if where.type == "cuda" else "cpu"
@@ -48,6 +53,7 @@ def compared(queries: Tensor, bank: Tensor, k: int, where: torch.device, chunk: 
         part = unit(bank[first : first + chunk].to(where))
         rows = LOW - torch.arange(first, first + len(part), device=where)
         for begin in range(0, len(queries), block):
+            heed()
             asked = slice(begin, begin + block)
             similarity = unit(queries[asked].to(where)) @ part.T
             least = similarity_of(keys[asked, -1])  # so far; at first not a number

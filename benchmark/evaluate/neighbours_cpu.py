@@ -42,9 +42,9 @@ _ALL = -(1 << 31)  # a cut that lets everything pass
 _CACHE_ERRORS = (RuntimeError, OSError, EOFError, pickle.UnpicklingError)
 
 
-def sieved(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def sieved(queries: Tensor, bank: Tensor, k: int, heed: Callable[[], None] = lambda: None) -> tuple[Tensor, Tensor]:
     """The keys (benchmark.evaluate.neighbours) of the k nearest rows, M x k, best first; and the queries that are crowded,
-    whose keys are not there."""
+    whose keys are not there. heed: called between the parts of the bank; may raise."""
     keys = torch.empty(len(queries), k, dtype=torch.int64)
     left = torch.arange(len(queries))
     middle = unit(bank[torch.linspace(0, len(bank) - 1, min(len(bank), _CHUNK)).long()]).mean(dim=0)
@@ -52,7 +52,7 @@ def sieved(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
         for dtype in dict.fromkeys((coarse_dtype(), torch.float32)):
             crowded = []
             for asked in left.split(_QUERIES) if len(left) else ():
-                keys[asked], lost = _Sieve(unit(queries[asked]), bank, middle, k, dtype, pool).run()
+                keys[asked], lost = _Sieve(unit(queries[asked]), bank, middle, k, dtype, pool, heed).run()
                 crowded.append(asked[lost])
             left = torch.cat([left[:0], *crowded])
     return keys, left
@@ -62,8 +62,10 @@ class _Sieve:
     """The queries of one round, m x D unit vectors, and their candidates."""
 
     def __init__(
-        self, queries: Tensor, bank: Tensor, middle: Tensor, k: int, dtype: torch.dtype, pool: ThreadPoolExecutor
-    ) -> None:
+        self, queries: Tensor, bank: Tensor, middle: Tensor, k: int, dtype: torch.dtype, pool: ThreadPoolExecutor,
+        heed: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self.heed = heed
         self.queries, self.bank, self.middle, self.k, self.dtype, self.pool = queries, bank, middle, k, dtype, pool
         room = 4 * k + 256  # so that there is room for what bfloat16 cannot tell from the k-th
         self.keys = np.empty((len(queries), room), np.int64)
@@ -113,6 +115,7 @@ class _Sieve:
 
     def _parts(self, size: int) -> Iterator[tuple[int, Tensor]]:
         for first in range(0, len(self.bank), size):
+            self.heed()
             yield first, unit(self.bank[first : first + size])
 
     def _each(self, kernel: Callable[..., None], length: int, *arrays: NDArray[Any]) -> None:

@@ -227,6 +227,6 @@ def _fast(seen: FrozenFeatures, num_classes: int) -> tuple[float, float]:
     """(top1, l2) of the `linear` protocol on the same features: not augmented, and fitted to convergence."""
     train_x, train_y = seen.of("train")
     dtype = torch.float64 if train_x.device.type == "cpu" else torch.float32
-    fitted = fit_linear(train_x, train_y, *seen.of("held_out"), num_classes, _FAST_L2, dtype, seen.subject.stop.heed)
+    fitted = fit_linear(train_x, train_y, *seen.of("held_out"), num_classes, _FAST_L2, dtype, seen.subject.patience())
     x, y = seen.of("test")
     return top1(fitted.scores(x), y), fitted.l2

@@ -21,10 +21,10 @@ from benchmark.data import Backend, central_views, split_labels
 from benchmark.data.datasets import Dataset
 from benchmark.data.split import Split
 from benchmark.errors import InputError
-from benchmark.train.stop import Stopped, StopRequest
+from benchmark.train.stop import StopRequest
 
 _BATCH = 500
-_PATIENCE = 10.0  # seconds in which a pass over images may end although a stop is asked for
+_PATIENCE = 10.0  # seconds in which work that keeps nothing may end although a stop is asked for
 
 
 class Network(Protocol):
@@ -128,6 +128,16 @@ class Subject:
                 classes = f"the classes of {self.dataset.name} are 0 to {self.num_classes - 1}"
                 raise InputError(f"{name}: a {file} image has label {most}; {classes}")
 
+    def patience(self) -> Callable[[], None]:
+        """`stop.heed` for work that begins now and keeps nothing: what ends in seconds may end, or features are lost too."""
+        started = time.monotonic()
+
+        def heed() -> None:
+            if time.monotonic() - started > _PATIENCE:
+                self.stop.heed()
+
+        return heed
+
     @torch.no_grad()
     def outputs(
         self, part: Literal["train", "test"], indices: np.ndarray, network: Callable[[Tensor], Tensor]
@@ -136,12 +146,11 @@ class Subject:
 
         Raises Stopped on request where it takes long: it is begun again then, and nothing else is lost.
         """
-        indices, started = self.labelled(part, indices), time.monotonic()
+        indices, heed = self.labelled(part, indices), self.patience()
         labels = split_labels(self.dataset, part)[indices]
         rows, threads = [], torch.get_num_threads()
         for start in range(0, len(indices), _BATCH):
-            if self.stop.wanted and time.monotonic() - started > _PATIENCE:
-                raise Stopped(self.stop.reason)
+            heed()
             some = indices[start : start + _BATCH]
             batch = central_views(self.dataset, part, some, self.image_size, self.channels, threads)
             rows.append(network(batch.to(self.device, memory_format=torch.channels_last)).float())

@@ -148,7 +148,7 @@ def test_what_cannot_be_is_refused(subject, tmp_path, monkeypatch, changes, sent
 
 def test_an_empty_test_split_is_told(subject, tmp_path):
     empty = replace(subject, split=replace(subject.split, test=np.arange(0)))
-    with pytest.raises(InputError, match="attention: shapes has no test image here to draw; see data.test_images"):
+    with pytest.raises(InputError, match=r"attention: shapes has no test image here to draw; see data\.test_images"):
         attention(empty, PLAIN, Place(tmp_path, "a"))
 
 

@@ -62,7 +62,7 @@ def test_collapsed_features_and_few_images(subject, tmp_path):
 
 def test_what_cannot_be_drawn_is_told(subject, tmp_path):
     empty = replace(subject, split=replace(subject.split, test=np.arange(0)))
-    with pytest.raises(InputError, match="embedding_map: shapes has no labelled test image here; see data.test_images"):
+    with pytest.raises(InputError, match=r"embedding_map: shapes has no labelled test image here; see data\.test_images"):
         embedding_map(empty, PROTOCOL, Place(tmp_path, "m"))
-    with pytest.raises(InputError, match="embedding_map: features of train.* are not finite"):
+    with pytest.raises(InputError, match=r"embedding_map: features of train.* are not finite"):
         embedding_map(with_features(subject, torch.full((100, 3), torch.nan)), PROTOCOL, Place(tmp_path, "m"))

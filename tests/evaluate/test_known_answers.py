@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.errors import InputError
+from benchmark.evaluate import subject as subjects_module
 from benchmark.evaluate.collapse import alignment_metrics, uniformity
 from benchmark.evaluate.protocols import PROTOCOLS
 from benchmark.evaluate.subject import Features, Found, Place, Subject
 from benchmark.plan.evaluations import read_protocols
+from benchmark.train.stop import Stopped, StopRequest
 from methods import telemetry
 from tests.evaluate.subjects import drawn_subject
 
@@ -277,6 +279,18 @@ def test_a_choice_needs_held_out_images(evaluate: Callable[..., Found]) -> None:
         with pytest.raises(InputError, match=rf"^{name}: data\.held_out is 0"):
             evaluate(name, none, **said)
     assert evaluate("knn", none, k=3).metrics == {"top1": 100.0}
+
+
+@pytest.mark.parametrize("name", ["knn", "linear"])
+def test_a_stop_waits_for_a_short_end_alone(name: str, drawn: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = replace(drawn, stop=StopRequest())
+    subject.__dict__["features"] = put(corners, BALANCED)
+    subject.stop.ask("the test wants it")
+    [protocol] = read_protocols([name], lambda path: name)
+    assert PROTOCOLS[name](subject, protocol | {"k": 3}, Place(tmp_path, name)).metrics["top1"] == 100.0
+    monkeypatch.setattr(subjects_module, "_PATIENCE", -1.0)  # it has taken long
+    with pytest.raises(Stopped, match="the test wants it"):
+        PROTOCOLS[name](subject, protocol | {"k": 3}, Place(tmp_path, name))
 
 
 def test_too_few_images_are_told(evaluate: Callable[..., Found]) -> None:

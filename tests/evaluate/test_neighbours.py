@@ -229,6 +229,24 @@ def test_a_coarse_product_is_as_near_as_the_bound_says(dtype: torch.dtype, tail:
         assert error.max() > 0.3 * bound.max()  # and it is not idle
 
 
+@pytest.mark.parametrize("numba", [True, False])
+def test_a_long_search_can_be_given_up(numba: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class GivenUp(Exception):
+        pass
+
+    calls = []
+
+    def heed() -> None:
+        calls.append(None)
+        if len(calls) > 2:
+            raise GivenUp
+
+    if not numba:
+        monkeypatch.setattr(neighbours, "find_spec", lambda name: None)
+    with pytest.raises(GivenUp):
+        nearest(rows(20, 8, 0), rows(30_000, 8, 1), 5, heed=heed)
+
+
 def test_without_numba_every_row_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, bank = rows(20, 8, 1), rows(500, 8, 2)
     expected = nearest(queries, bank, 7)
