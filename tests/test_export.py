@@ -116,6 +116,17 @@ def test_detectron2s_layout_comes_back(tmp_path: Path, capsys: pytest.CaptureFix
     back = from_detectron2(read_pkl(tmp_path / "out.pkl"))
     state = method.encoder.state_dict()
     assert back.keys() == state.keys() and all(torch.equal(back[key], state[key]) for key in state)
+    # And by the command: as it lies in the file, and in a detector that was trained from it.
+    detector = {f"backbone.{name}": value for name, value in read_pkl(tmp_path / "out.pkl").items() if "res5" not in name}
+    detector |= {f"roi_heads.{name}": value for name, value in read_pkl(tmp_path / "out.pkl").items() if "res5" in name}
+    torch.save({"model": detector | {"roi_heads.box_predictor.bbox_pred.bias": torch.zeros(4)}}, tmp_path / "detector.pth")
+    for name, aside in (("out.pkl", set()), ("detector.pth", {"detector"})):
+        for layout in ("auto", "detectron2"):
+            foreign = open_foreign(read_weights(tmp_path / name), layout, {})
+            check(foreign, tmp_path / name)
+            assert foreign.layout == "detectron2" and set(foreign.match.aside.values()) == aside
+            found, expected = foreign.network.eval().features(images(40)), method.features(images(40))
+            assert torch.equal(found, expected)
 
 
 def test_somebody_elses_checkpoint_is_exported_too(tmp_path: Path) -> None:

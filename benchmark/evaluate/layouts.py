@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmark.errors import InputError
+from benchmark.evaluate.detection.convert import beside_trunk, from_detectron2, is_detectron2
 from benchmark.evaluate.names import from_haiku, from_torchvision_vit, is_haiku
 from methods.encoders.vit import positions
 
@@ -95,6 +96,7 @@ LAYOUTS: dict[str, Layout] = {
         (Form("", "", _HEADS), Form("state_dict_ema", "", _HEADS), Form("state_dict", "", _HEADS), Form("model", "", _HEADS)),
         "the trunk",
     ),
+    "detectron2": Layout((Form("model", "stem"), Form("", "stem")), "the backbone"),
 }  # fmt: skip
 OURS = "retable"
 NAMES = (*LAYOUTS, OURS, "auto")
@@ -128,12 +130,31 @@ def take(contents: Mapping[str, Any], layout: str, path: Path) -> Taken:
 
     InputError where no form of the layout is in the file, or several layouts would read it differently.
     """
+    if layout in ("auto", "detectron2") and (taken := _of_detectron2(contents, path)) is not None:
+        return taken
     if layout == "auto":
         return _recognized(contents, path)
     found = [taken for form in LAYOUTS[layout].forms if (taken := _taken(contents, layout, form)) is not None]
     if not found:
         raise InputError(f"{path}: has no encoder where layout {layout} keeps it ({_places(layout)}); {_hint(contents)}")
     return _finished(min(found, key=lambda taken: len(taken.unknown)))
+
+
+def _of_detectron2(contents: Mapping[str, Any], path: Path) -> Taken | None:
+    """None where no backbone of detectron2's is in the file."""
+    for form in LAYOUTS["detectron2"].forms:
+        tensors = _tensors(contents, form.inside)
+        if tensors is None or not is_detectron2(tensors):
+            continue
+        try:
+            encoder = from_detectron2(tensors)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        aside = dict.fromkeys(beside_trunk(tensors), "detector")
+        # Neither leaves a trace in names or shapes.
+        note = "taken as an RGB network with the stride on the 3x3 convolutions, which detectron2's own MSRA weights are not"
+        return Taken("detectron2", encoder, aside, [], [key for key in contents if key != form.inside and form.inside], [note])
+    return None
 
 
 def _finished(taken: Taken) -> Taken:

@@ -3,6 +3,7 @@
     torch.save, zip or older    read with weights_only=True: tensors, plain values, and the few kinds of SAFE
     .safetensors                tensors only
     .npz                        arrays only (allow_pickle=False)
+    .pkl                        as torch.save, or detectron2's: arrays and plain values under "model"
 
 Whatever else a pickle names is refused by name. DeepMind's releases of BYOL are pickles of JAX and Haiku objects, which
 nothing but unrestricted unpickling opens: they come as arrays, or converted (see benchmark.evaluate.names).
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor
 
 from benchmark.errors import InputError, nearest
+from benchmark.evaluate.detection.convert import read_pkl
 
 _NUMBERS = (np.float64, np.float32, np.float16, np.int64, np.int32, np.bool_)
 _SCALAR = np.float64(0).__reduce__()[0]  # what numpy's numbers are built by
@@ -155,4 +157,15 @@ def _npz(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: is cut off, damaged or holds more than arrays of numbers ({words})") from None
 
 
-_READERS = {".safetensors": _safetensors, ".npz": _npz}
+def _pkl(path: Path) -> Any:
+    """torch.save's under this ending, else what detectron2 calls a .pkl; refused in the words for the former."""
+    try:
+        return _torch(path)
+    except InputError as refused:
+        try:
+            return {"model": read_pkl(path)}
+        except InputError:
+            raise refused from None
+
+
+_READERS = {".safetensors": _safetensors, ".npz": _npz, ".pkl": _pkl}

@@ -55,7 +55,8 @@ def test_every_release_is_recognized_and_gives_its_features(release: str, tmp_pa
 
 
 def test_the_table_of_releases_has_every_layout() -> None:
-    assert {layout for layout, *_ in RELEASES.values()} | {"byol"} == set(LAYOUTS)
+    # tests/test_export.py has those of detectron2
+    assert {layout for layout, *_ in RELEASES.values()} | {"byol", "detectron2"} == set(LAYOUTS)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +164,8 @@ def test_byol_or_an_old_torchvision_is_asked_for_instead_of_guessed() -> None:
     [
         (checkpoints.simsiam, "moco", r"has no encoder where .* keeps it \(state_dict: encoder_q.\.\.\.\); it holds epoch;"),
         (checkpoints.moco, "torchvision", "has no encoder where layout torchvision keeps it"),
+        (lambda: resnet().state_dict(), "detectron2", r"keeps it \(model: stem\.\.\. or stem\.\.\.\); it holds conv1"),
+        (lambda: {"model": {"stem.conv1.weight": torch.ones(2, 3, 7, 7)}}, "auto", "^given.pth: the detectron2 weights cannot"),
         (lambda: {"epoch": 3}, "auto", "it holds epoch; say what it is with --layout"),
         (dict, "auto", "it is empty; say"),
         (lambda: trained({"a.weight": torch.ones(2)}), "auto", r"state_dict: a\.\.\."),

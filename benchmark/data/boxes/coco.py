@@ -105,6 +105,9 @@ def _photos(tree: Tree, split: str, found: dict[str, Any], label_of: dict[int, i
                     f"{shown}: annotation {entry.get('id')} is of category {entry['category_id']}, but those listed are "
                     f"{min(label_of)} to {max(label_of)}, {len(label_of)} of them"
                 )
+            if not _four_numbers(entry["bbox"]):
+                said = f"{entry['bbox']!r:.60}"
+                raise InputError(f"{shown}: annotation {entry.get('id')} has the box {said}; expected x, y, width, height")
             objects[entry["image_id"]].append(entry)
         there = tree.names(split)
         missing = [image["file_name"] for image in images if image["file_name"] not in there]
@@ -121,6 +124,10 @@ def _photos(tree: Tree, split: str, found: dict[str, Any], label_of: dict[int, i
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{shown} is damaged: an entry lacks or mistypes what it needs ({error!r})") from None
+
+
+def _four_numbers(said: Any) -> bool:
+    return isinstance(said, list) and len(said) == 4 and all(isinstance(number, int | float) for number in said)
 
 
 def _photo(

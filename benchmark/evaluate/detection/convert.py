@@ -83,6 +83,18 @@ def from_detectron2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return named
 
 
+def is_detectron2(names: Iterable[str]) -> bool:
+    """Whether they are of a ResNet of detectron2's, alone or in a detector."""
+    return any(name.removeprefix(trunk) == "stem.conv1.weight" for name in names for trunk in ("", *_TRUNKS))
+
+
+def beside_trunk(names: Iterable[str]) -> list[str]:
+    """Those of a detector that `from_detectron2` leaves aside."""
+    names = list(names)
+    of_detector = any(name.startswith(_TRUNKS) for name in names)
+    return [name for name in names if of_detector and not _OF_DETECTORS.fullmatch(name)]
+
+
 def write_pkl(path: Path, state: Mapping[str, Tensor]) -> None:
     """Write detectron2-named weights as a file for `MODEL.WEIGHTS`: arrays, found in any detector by the end of their names."""
     arrays = {name: value.detach().cpu().numpy() for name, value in state.items()}
