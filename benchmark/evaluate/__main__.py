@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import functools
 import logging
+import math
 import os
 import signal
 import sys
@@ -161,7 +162,7 @@ def _setup(args: argparse.Namespace, foreign: Foreign, protocols: tuple[Protocol
     said = {key: getattr(args, key) for key in ("train_images", "test_images", "held_out")}
     parts = {key: same.get(key, {"held_out": 0.1}.get(key, 0)) if value is None else value for key, value in said.items()}
     for key, value in parts.items():
-        if value < 0 or (key == "held_out" and value >= 1):
+        if not 0 <= value < (1 if key == "held_out" else math.inf):  # what is no number neither
             allowed = "at least 0 and below 1" if key == "held_out" else "at least 0"
             raise InputError(f"--{key.replace('_', '-')} {value}: must be {allowed}")
     data = {"name": dataset.name, "content": dataset.content, "image_size": size, **parts,
@@ -216,6 +217,7 @@ def _measure(
         raise InputError(f"{out}: cannot be made ({error.strerror}); choose another folder with --out") from error
     have = {} if args.again else _finished(out, evaluations)
     wanted = [Asked(one.id, one.protocol) for one in evaluations if one.id not in have]
+    before = _written(out, evaluations)
     stop = StopRequest()
     stop.listen(signal.SIGTERM, signal.SIGINT)
     claim = Claim.take(out)
@@ -249,7 +251,8 @@ def _measure(
         claim.release("stopped", str(error))
         raise
     claim.release("done")
-    show.results(list(_finished(out, evaluations).values()), {one.id for one in wanted})
+    made = {name for name, written in _written(out, evaluations).items() if written != before.get(name)}
+    show.results(list(_finished(out, evaluations).values()), made)
     show.say(f"\nrecords in {out}")
     return _told(troubles, out)
 
@@ -266,6 +269,12 @@ def _finished(out: Path, evaluations: Sequence[Evaluation]) -> dict[str, dict[st
     """The records that are there, by id, in the order asked for."""
     paths = {one.id: out / f"{one.id}.json" for one in evaluations}
     return {name: read_record(path) for name, path in paths.items() if path.exists()}
+
+
+def _written(out: Path, evaluations: Sequence[Evaluation]) -> dict[str, int]:
+    """When each record that is there was written, whatever it holds."""
+    paths = {one.id: out / f"{one.id}.json" for one in evaluations}
+    return {name: path.stat().st_mtime_ns for name, path in paths.items() if path.exists()}
 
 
 def _opened(boxes: dict[str, BoxSource], name: str) -> Any:

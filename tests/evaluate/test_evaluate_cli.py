@@ -200,6 +200,7 @@ def test_out_and_a_name_that_is_kept_free_of_the_place(file: Path, tmp_path: Pat
         (["--protocol", "knn"], "which images. name them with --dataset"),
         (["--protocol", "knn", "--dataset", "shape"], "unknown data set 'shape'"),
         (["--protocol", "knn", "--dataset", "shapes", "--held-out", "1.5"], "--held-out 1.5: must be at least 0 and below 1"),
+        (["--protocol", "knn", "--dataset", "shapes", "--held-out", "nan"], "--held-out nan: must be at least 0 and below 1"),
         (["--protocol", "knn", "--dataset", "shapes", "--train-images", "-1"], "--train-images -1: must be at least 0"),
         (["--protocol", "knn", "--dataset", "shapes", "--threads", "0"], "--threads 0: must be at least 1"),
         (["--protocol", "knn", "--dataset", "shapes", "--image-size", "0"], "--image-size 0: must be at least 1"),
@@ -233,6 +234,25 @@ def test_one_protocol_that_is_refused_does_not_keep_the_others_from_being_measur
     assert measure(file, "--protocol", "linear", "knn", "--held-out", "0") == 2
     assert [record["stage"] for record in records(file).values()] == ["knn"]
     assert "held_out is 0" in words(capsys.readouterr().err)
+
+
+def test_a_record_that_could_not_be_made_anew_is_not_shown_as_new(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError("no memory")
+
+    assert measure(file, "--protocol", "knn") == 0
+    assert "had it" not in capsys.readouterr().out
+    assert measure(file, "--protocol", "knn", "--again") == 0
+    assert "had it" not in capsys.readouterr().out
+    (record,) = file.with_name(f"{file.name}.evaluations").glob("*-????????????.json")
+    record.write_text("torn")
+    assert measure(file, "--protocol", "knn", "--again") == 0  # whatever it was
+    monkeypatch.setitem(PROTOCOLS, "knn", fails)
+    assert measure(file, "--protocol", "knn", "--again") == 1
+    said = capsys.readouterr()
+    assert "had it" in said.out and "RuntimeError: no memory" in said.err
 
 
 def test_a_resnet_of_large_photographs_on_small_images_is_noticed(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
