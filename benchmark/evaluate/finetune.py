@@ -174,7 +174,8 @@ def classifier(subject: Subject, protocol: Mapping[str, Any]) -> nn.Sequential:
     for module in trunk.modules():
         if isinstance(module, BatchNorm1d | BatchNorm2d):
             module.splits = 1
-    features, _ = subject.outputs("test", subject.labelled("test", subject.split.test)[:1], trunk.eval())
+    images = subject.labelled("train", np.union1d(subject.split.train, subject.split.held_out))
+    features, _ = subject.outputs("train", images[:1], trunk.eval())
     seed_everything(subject.seed, "classifier")
     layer = nn.Linear(features.shape[1], subject.num_classes)
     if protocol["head"] != "pytorch":

@@ -20,7 +20,7 @@ from benchmark.plan.evaluations import read_protocols
 from benchmark.plan.protocols import PROTOCOLS
 from tests.evaluate.subjects import drawn_subject
 
-# What has no test labels to look at: pictures, and photographs with boxes, whose scores are D1's tests' matter.
+# What has no test labels to look at: pictures, and photographs with boxes, whose scores are tested with detection.
 WITHOUT_LABELS = {"attention", "embedding_map"} | {name for name in PROTOCOLS if name.startswith("detection")}
 # By its definition fitted to labels of the test split's first half. It chooses nothing.
 FITTED_TO_TEST = {"blog_logistic"}
@@ -110,6 +110,24 @@ def test_test_labels_choose_nothing(
         assert any(len(part) for part in weights), "nothing was trained, so nothing was shown"
     if name in SAID:
         assert metrics["top1"] != metrics_too["top1"] and chosen["grid"]
+
+
+@pytest.mark.parametrize(("name", "looks"), [("finetune_byol_1", 1), ("distill_self_1", 2), ("linear_moco", 1)])
+def test_the_test_images_are_looked_at_when_nothing_is_left_to_choose(
+    name: str, looks: int, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, or once by each of teacher and student."""
+    seen, outputs = [], Subject.outputs
+
+    def watched(self: Subject, part: Any, indices: Any, network: Any) -> Any:
+        if part == "test":
+            seen.append(len(indices))
+        return outputs(self, part, indices, network)
+
+    monkeypatch.setattr(Subject, "outputs", watched)
+    said = asked(name) | ({"gap": False} if name.startswith("linear") else {})
+    protocols.PROTOCOLS[name](replace(subject), said, Place(tmp_path, name))
+    assert seen == [60] * looks
 
 
 def test_every_protocol_is_here_or_its_absence_explained() -> None:
