@@ -20,6 +20,8 @@ def unsuitable(protocol: Mapping[str, Any], config: Mapping[str, Any]) -> str | 
         return f"only a ViT has attention maps, and encoder.name is {encoder}; take vit_tiny, vit_small or vit_base"
     if name.startswith("detection") and not encoder.startswith("resnet"):
         return f"{name} needs the stages of a ResNet, and encoder.name is {encoder}; take one named resnet..."
+    if protocol.get("engine") == "detectron2" and (other := _beyond_detectron2(config["encoder"])):
+        return f"{name}: detectron2's ResNets have batch norms alone, and this encoder has {other}; set engine to builtin"
     if (name == "attention" or name.startswith("detection")) and seen != ["rgb"]:
         return f"{name} shows the network rgb photos, and this one sees {' and '.join(seen)}; drop it here"
     if encoder.startswith("vit_") and protocol.get("blocks", 0) > _VIT_BLOCKS:
@@ -36,6 +38,14 @@ def _chosen(protocol: Mapping[str, Any]) -> str:
     if any(epochs < chooser["epochs"] for epochs in chooser.get("shorter", ())):
         several.append("shorter")
     return f"among its {' and '.join(several)}" if several else ""
+
+
+def _beyond_detectron2(encoder: Mapping[str, Any]) -> str:
+    """What a ResNet has that detectron2 cannot build; nothing where it can."""
+    if encoder.get("sk"):
+        return "selective kernels"
+    norm = encoder.get("norm", "batch")
+    return "" if norm == "batch" else f"norm {norm}"
 
 
 def _channels(config: Mapping[str, Any]) -> list[str]:

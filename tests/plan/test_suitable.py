@@ -50,6 +50,8 @@ def test_a_choice_needs_held_out_images(tmp_path, evaluate, words):
         ("[attention]", "resnet10", "only a ViT has attention maps, and encoder.name is resnet10; take vit_tiny"),
         ("[detection_voc07]", "vit_tiny", "detection_voc07 needs the stages of a ResNet, and encoder.name is vit_tiny"),
         ("[detection_smoke]", "convnet", "detection_smoke needs the stages of a ResNet, and encoder.name is convnet"),
+        ("{detection_smoke: {engine: detectron2}}", "resnet10, norm: group", "this encoder has norm group; set engine to builtin"),
+        ("{detection_smoke: {engine: detectron2}}", "resnet50, sk: true", "this encoder has selective kernels; set engine to"),
         ("{linear_dino: {blocks: 13}}", "vit_tiny", "linear_dino.blocks is 13, and vit_tiny has 12; lower it"),
     ],
 )
@@ -61,6 +63,8 @@ def test_an_encoder_must_have_what_is_asked_of_it(tmp_path, evaluate, encoder, w
 def test_what_fits_is_not_refused(tmp_path):
     sweep(tmp_path, "[detection_voc07, linear_dino]", "resnet10")  # of a ResNet, `blocks` means its own features
     sweep(tmp_path, "[attention, linear_dino]", "vit_tiny, patch_size: 8")
+    sweep(tmp_path, "{detection_smoke: {engine: detectron2}}", "resnet10")
+    sweep(tmp_path, "{detection_smoke: {engine: builtin}}", "resnet10, norm: group")
 
 
 def test_maps_and_detectors_are_of_rgb_photos():
