@@ -182,7 +182,7 @@ def _writable(out: Path, layout: str) -> None:
         raise InputError(f"{out}: is there already; choose another name")
     if not out.parent.is_dir():
         raise InputError(f"{out}: there is no folder {out.parent}; make it first")
-    if (out.suffix == ".pkl") != (layout == "detectron2"):
+    if out.suffix == ".npz" or (out.suffix == ".pkl") != (layout == "detectron2"):  # an .npz would not be read again
         wanted = ".pkl, as detectron2 reads it" if layout == "detectron2" else ".pth or .safetensors"
         raise InputError(f"{out}: a file for {layout} ends in {wanted}")
 

@@ -172,6 +172,7 @@ def test_byols_padding_is_not_lost_in_silence(tmp_path: Path) -> None:
     ("layout", "out", "more", "sentence"),
     [
         ("timm", "out.pkl", [], "a file for timm ends in .pth or .safetensors"),
+        ("timm", "out.npz", [], "a file for timm ends in .pth or .safetensors"),
         ("detectron2", "out.pth", [], "a file for detectron2 ends in .pkl"),
         ("timm", "checkpoint.pt", [], "is there already; choose another name"),
         ("timm", "nosuch/out.pth", [], "there is no folder"),

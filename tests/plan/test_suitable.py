@@ -50,7 +50,7 @@ def test_a_choice_needs_held_out_images(tmp_path, evaluate, words):
         ("[attention]", "resnet10", "only a ViT has attention maps, and encoder.name is resnet10; take vit_tiny"),
         ("[detection_voc07]", "vit_tiny", "detection_voc07 needs the stages of a ResNet, and encoder.name is vit_tiny"),
         ("[detection_smoke]", "convnet", "detection_smoke needs the stages of a ResNet, and encoder.name is convnet"),
-        ("{detection_smoke: {engine: detectron2}}", "resnet10, norm: group", "this encoder has norm group; set engine to builtin"),
+        ("{detection_smoke: {engine: detectron2}}", "resnet10, norm: group", "this encoder has norm group; set engine to"),
         ("{detection_smoke: {engine: detectron2}}", "resnet50, sk: true", "this encoder has selective kernels; set engine to"),
         ("{linear_dino: {blocks: 13}}", "vit_tiny", "linear_dino.blocks is 13, and vit_tiny has 12; lower it"),
     ],
