@@ -188,6 +188,7 @@ def draw(path: Path, rows: Sequence[tuple[Pixels, Pixels, Tensor]], mass: float)
     panels[0][0].set_title("image", fontsize=9)
     for head in range(heads):
         panels[0][head + 1].set_title(f"head {head}", fontsize=9)
-    figure.suptitle(f"attention of the class token; outlined: the patches with {100 * mass:g} % of it", fontsize=10)
+    end = "\n" if heads < 2 else " "  # two panels are narrower than the sentence
+    figure.suptitle(f"attention of the class token;{end}outlined: the patches with {100 * mass:g} % of it", fontsize=10)
     figure.savefig(path)
     plt.close(figure)

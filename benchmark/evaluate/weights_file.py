@@ -114,8 +114,9 @@ def _torch(path: Path) -> Any:
     except OSError:
         raise
     except Exception as error:  # of a file of any bytes: torch's readers raise whatever they stumble over
-        words = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
-        raise InputError(f"{path}: is cut off, damaged or no file of weights ({words})") from None
+        told = isinstance(error, RuntimeError) and str(error)  # others name a byte they tripped over: "KeyError: 101"
+        words = f" ({str(error).splitlines()[0]})" if told else ""
+        raise InputError(f"{path}: is cut off, damaged or no file of weights{words}; copy or download it again") from None
 
 
 def _refused(words: str) -> str:

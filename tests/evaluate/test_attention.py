@@ -132,6 +132,15 @@ def test_a_picture_is_left(subject, tmp_path):
     assert min(image.shape[:2]) > 300 and image.std() > 20
 
 
+@pytest.mark.parametrize("heads", [1, 2, 6])
+def test_the_title_fits_above_the_panels(tmp_path, heads):
+    seen = np.full((64, 64, 3), 90, np.uint8)
+    room.draw(tmp_path / "maps.png", [(seen, seen, torch.rand(heads, 8, 8))], 0.6)
+    image = np.asarray(Image.open(tmp_path / "maps.png").convert("L"))
+    title = image[: image.shape[0] // 6]
+    assert (title < 128).any() and (title[:, [0, 1, 2, -3, -2, -1]] > 250).all()
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

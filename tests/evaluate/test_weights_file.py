@@ -46,6 +46,12 @@ def test_a_damaged_file_is_read_or_refused(ending: str, tmp_path: Path) -> None:
     assert refused > 50
 
 
+def test_a_text_is_no_file_of_weights(tmp_path: Path) -> None:
+    (tmp_path / "text.pth").write_text("hello world\n")
+    with pytest.raises(InputError, match=r"text.pth: is cut off, damaged or no file of weights; copy or download it again$"):
+        read_weights(tmp_path / "text.pth")
+
+
 @pytest.mark.parametrize(
     ("contents", "words"),
     [
