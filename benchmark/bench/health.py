@@ -1,7 +1,7 @@
 """What the health telemetry costs: a training step whose log somebody reads beside one whose log nobody does.
 
 The training loop watches 50 to 100 steps of a whole training, a 1,000th of a long one. The goal is set for the shortest
-training that is more than a trial, 200 steps, of which it watches one in four.
+training that is more than a trial, 200 steps, of which it watches one in four: reckoned, turn by turn, from the two steps.
 """
 
 from __future__ import annotations
