@@ -21,6 +21,7 @@ from benchmark.plan.evaluations import DEFAULT, Protocol, boxes_of, on_cell, rea
 from benchmark.plan.resolve import DataIdentity, Layer, Path_, resolve, shown
 from benchmark.plan.schema import Where
 from benchmark.plan.suitable import unsuitable
+from benchmark.plan.tables import Tables, read_tables
 
 _TOP = (
     "include",
@@ -59,6 +60,7 @@ class Sweep:
     rows: tuple[tuple[str, Path_], ...]  # (name, where its overrides stand in the document; () for generated rows)
     generated: dict[str, dict[Path_, Any]]
     profiles: tuple[str, ...]
+    tables: Tables  # which published rows its rows fill
 
     def expand(
         self,
@@ -186,6 +188,7 @@ def load_sweep(path: Path) -> Sweep:
         (*rows, *((name, ()) for name in generated)),
         generated,
         tuple(value["profiles"] or {}),
+        read_tables(document, [name for name, _ in rows] + list(generated)),
     )
     _check_profiles(sweep)
     return sweep
