@@ -223,14 +223,18 @@ class _BatchNormOverRanks(torch.autograd.Function):
 
 @torch.no_grad()
 def average_running_statistics(module: nn.Module) -> None:
-    """Running statistics of batch norms in parts <- their mean over the ranks.
+    """Running statistics of batch norms in parts <- their mean over the ranks, in one message.
 
-    They move linearly, so the mean of the moved ones is the moved mean: once, before they are read or saved, is enough.
+    They move linearly, so the mean of the moved ones is the moved mean but for its rounding: called after every step, a
+    training that is interrupted and resumed keeps every bit.
     """
-    for layer in module.modules():
-        if isinstance(layer, _BatchNorm) and layer.splits > 1 and world_size() > 1:
-            layer.running_mean.copy_(summed(layer.running_mean) / world_size())
-            layer.running_var.copy_(summed(layer.running_var) / world_size())
+    if world_size() == 1:
+        return
+    layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.splits > 1]
+    statistics = [value for layer in layers for value in (layer.running_mean, layer.running_var)]
+    if statistics:
+        whole = summed(torch.cat(statistics)) / world_size()
+        torch._foreach_copy_(statistics, list(whole.split([len(value) for value in statistics])))
 
 
 def divisor(channels: int, groups: int) -> int:

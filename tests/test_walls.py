@@ -17,7 +17,8 @@ ALLOWED = {
     "benchmark.plan": ("benchmark.plan", "benchmark.store", "benchmark.errors", "methods.catalogue", "methods.views"),
     "benchmark.store": ("benchmark.store", "benchmark.errors"),
     "benchmark.data": ("benchmark.data", "benchmark.errors", "methods.views"),
-    "benchmark.train": ("benchmark.train", "benchmark.data", "benchmark.store", "benchmark.errors", "methods.base"),
+    "benchmark.train": ("benchmark.train", "benchmark.data", "benchmark.store", "benchmark.errors", "methods.base",
+                        "methods.gather", "methods.norms"),
     "benchmark.evaluate": ("benchmark.evaluate", "benchmark.data", "benchmark.errors", "benchmark.train", "benchmark.store",
                            "methods"),
     # the command puts rooms together, as run.py does

@@ -19,12 +19,15 @@ from benchmark.data.loader import Batch, Loader
 from benchmark.errors import InputError
 from benchmark.store.record import divergence, finite, storage_error
 from benchmark.train import checkpoint
+from benchmark.train.distributed import agreed, average_gradients, averaged, told_by_the_first
 from benchmark.train.images import TrainingImages
 from benchmark.train.optim import OURS, build_optimizer, clip_gradients
 from benchmark.train.schedule import Schedule, peak_learning_rate
 from benchmark.train.seeding import random_state, set_random_state
 from benchmark.train.stop import Stopped, StopRequest
 from methods.base import Method, Step
+from methods.gather import rank, world_size
+from methods.norms import average_running_statistics
 
 # Between checkpoints; the variable is for tests and for file systems where writing is dear.
 CHECKPOINT_SECONDS = float(os.environ.get("RETABLE_CHECKPOINT_SECONDS", "30"))
@@ -102,7 +105,9 @@ class Outcome:
 
 
 class Training:
-    """One cell's training on one device. `run` returns when the last step is done, or raises Stopped or Diverged.
+    """One cell's training, on this device or on this one and those of the other ranks, all of which have a Training of their
+    own and call the same methods. `run` returns when the last step is done, or raises Stopped or Diverged: on every rank at
+    the same step. Rank 0 alone touches the folder.
 
     images: the training set, for methods that want to see it between epochs, and what `index` counts; without it methods get
     the data set's own numbers.
@@ -135,6 +140,9 @@ class Training:
         self.seconds_before = 0.0
         self.prepared = False
         self.first = True  # no step has been done by this process
+        self.leads = rank() == 0
+        self.last_saved = time.monotonic()
+        self.wishes = False, False  # to stop, to save: what the ranks agreed on at the last step
         self.lines: list[dict[str, float]] = []
 
     @property
@@ -147,10 +155,12 @@ class Training:
 
     def restore(self) -> bool:
         """Take up the checkpoint if there is one; what metrics.jsonl holds beyond it will be written again."""
-        if not self.checkpoint_path.exists():
+        found = self.leads and self.checkpoint_path.exists()
+        # On the CPU: load_state_dict copies, generator states stay there.
+        state = told_by_the_first(checkpoint.load(self.checkpoint_path) if found else None)
+        if state is None:
             self._write_lines()
             return False
-        state = checkpoint.load(self.checkpoint_path)  # on the CPU: load_state_dict copies, generator states stay there
         self.method.load_state_dict(state["method"])
         own = [{key: group[key] for key in OURS} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
@@ -165,7 +175,7 @@ class Training:
     def run(self) -> Outcome:
         """Train to the end. On a stop request: checkpoint, then raise Stopped."""
         self.method.train()
-        started = last_saved = time.monotonic()
+        started = self.last_saved = time.monotonic()
         first_step, batches = self.step, self.loader.batches_per_epoch
         loss_value = float("nan")
         while self.step < self.total:
@@ -176,11 +186,12 @@ class Training:
                 rate = (self.step - first_step) * self.config["batch_size"] / max(now - started, 1e-9)
                 left = (self.total - self.step) * self.config["batch_size"] / max(rate, 1e-9)
                 self.report(Progress(self.step, self.total, self.step / batches, loss_value, rate, left))
-                if self.step < self.total and (self.stop.wanted or now - last_saved > CHECKPOINT_SECONDS):
+                stop, save = self._wishes() if world_size() == 1 else self.wishes
+                if self.step < self.total and (stop or save):
                     self.save(self.seconds_before + now - started)
-                    last_saved = time.monotonic()
-                    if self.stop.wanted:
-                        raise Stopped(self.stop.reason)
+                    self.last_saved = time.monotonic()
+                    if stop:
+                        raise Stopped(self.stop.reason or "another rank was asked to stop")
         self._check_features()
         seconds = self.seconds_before + time.monotonic() - started
         self.save(seconds)
@@ -189,6 +200,9 @@ class Training:
         curves = {name: [line.get(name, math.nan) for line in self.lines] for name in names}
         final = {name: values[-1] for name, values in curves.items() if name not in ("step", "epoch")}
         return Outcome(final, curves, seconds, images / max(seconds, 1e-9), self.total)
+
+    def _wishes(self) -> tuple[bool, bool]:
+        return self.stop.wanted, time.monotonic() - self.last_saved > CHECKPOINT_SECONDS
 
     def _one_step(self, batch: Batch, epoch: int) -> float:
         views = [view.to(self.device, non_blocking=True) for view in batch.views]
@@ -200,12 +214,14 @@ class Training:
         with self._refusals(), autocast:
             self._begin(views, epoch)
             loss, logs = self.method.loss(views, index, labels, at)
-        value = float(loss.detach())
+        value, *wishes = agreed(float(loss.detach()), *self._wishes())
+        self.wishes = wishes[0], wishes[1]
         if not math.isfinite(value):
             raise self._diverged(loss)
         rate = self._follow_schedule()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        average_gradients(self.method.parameters())
         logs = {**logs, **self.method.after_backward(at)}
         if watched:
             logs |= gradient_norms(self.method)
@@ -214,10 +230,11 @@ class Training:
             clip_gradients(self.method.parameters(), norm, by)
         self.optimizer.step()
         self.method.after_step(at)
+        average_running_statistics(self.method)
         self.step += 1
         self.first = False
         if watched:
-            numbers = {name: float(number) for name, number in logs.items()}
+            numbers = averaged(logs)
             epochs = self.step / self.loader.batches_per_epoch
             self._log({"step": self.step, "epoch": epochs, "loss": value, "learning_rate": rate, **numbers})
         return value
@@ -277,7 +294,9 @@ class Training:
             raise Diverged(self.step, norm, layer, "features")
 
     def save(self, seconds: float) -> None:
-        """Write the checkpoint unless another process has taken the cell over."""
+        """Write the checkpoint unless another process has taken the cell over. Every rank calls this at the same step."""
+        if not self.leads:
+            return
         self.check_owner()
         state = {
             "config": self.config,
@@ -294,6 +313,8 @@ class Training:
 
     def _log(self, line: dict[str, float]) -> None:
         self.lines.append(line)
+        if not self.leads:
+            return
         try:
             with self.metrics_path.open("a") as file:
                 file.write(json.dumps(finite(line)) + "\n")
@@ -301,6 +322,8 @@ class Training:
             raise storage_error(self.metrics_path, error) from error
 
     def _write_lines(self) -> None:
+        if not self.leads:
+            return
         try:
             self.metrics_path.write_text("".join(json.dumps(finite(line)) + "\n" for line in self.lines))
         except OSError as error:
