@@ -6,7 +6,6 @@ What a cell is lies in its config; what is not in it (device, threads, folders) 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import resource
 import traceback
@@ -17,46 +16,24 @@ from typing import Any
 
 import torch
 
-from benchmark.data import Backend, open_loader, split_labels
 from benchmark.data.datasets import Dataset
-from benchmark.data.split import Split, split
 from benchmark.errors import InputError
 from benchmark.evaluate.measure import Asked, measure
 from benchmark.evaluate.subject import Subject
 from benchmark.plan.cell import Evaluation
+from benchmark.pretrain import Machine, Pretraining
+from benchmark.store.failure import class_of, first_line
 from benchmark.store.owner import Claim, Replaced
-from benchmark.store.provenance import provenance
 from benchmark.store.record import SCHEMA, divergence, storage_error, write_json
 from benchmark.store.store import Store
 from benchmark.train.checkpoint import load
-from benchmark.train.images import TrainingImages
 from benchmark.train.loop import Diverged, Progress, Training
-from benchmark.train.seeding import seed_everything
 from benchmark.train.stop import Stopped, StopRequest
 from methods import load as load_method
-from methods.base import Method, Setting
-from methods.catalogue import from_values
 from methods.departures import of_module
-from methods.encoders.config import EncoderConfig
-from methods.views import ViewConfig
+from methods.gather import world_size
 
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and how fast: never part of an id. threads: of one cell on the CPU; workers: of its loader."""
-
-    device: str
-    threads: int
-    workers: int
-    backend: Backend = "auto"
-
-    @property
-    def torch_device(self) -> torch.device:
-        return torch.device(self.device)
-
-    def provenance(self) -> dict[str, Any]:
-        name = torch.cuda.get_device_name() if self.torch_device.type == "cuda" else None
-        return provenance(self.torch_device.type, name, self.threads)
+Together = Callable[[], contextlib.AbstractContextManager[object]]
 
 
 @dataclass(frozen=True)
@@ -65,6 +42,7 @@ class Result:
 
     status: str
     note: str = ""
+    failure: str | None = None  # one of benchmark.store.owner.FAILURES
 
 
 def execute(
@@ -79,10 +57,12 @@ def execute(
     force: bool = False,
     retry: bool = False,
     boxes: Callable[[str], Any] | None = None,
+    together: Together = contextlib.nullcontext,
 ) -> Result:
     """Bring one cell to its end. Never raises for what concerns this cell alone: a failure is a Result.
 
     force: forget what is there; retry: only the evaluations that diverged. boxes: opens a detection data set by name.
+    together: within it, the other ranks that train this cell are there; evaluation is this process's alone.
     """
     folder = store.folder(cell_id)
     claim = Claim.take(folder)
@@ -98,15 +78,16 @@ def execute(
         run = _Run(store, cell_id, config, dataset, machine, stop, report, claim, log, boxes)
         record = found.record
         if record is None or not found.has_checkpoint:
-            record = run.train()
+            record = run.train(together)
         if record["status"] == "diverged":
-            claim.release("done")
-            return Result("diverged", divergence(record))
+            claim.release("done", divergence(record), "diverged")
+            return Result("diverged", divergence(record), "diverged")
         have = found.evaluated - (found.diverged if retry else set())
         wanted = [Evaluation(cell_id, protocol) for protocol in protocols]
         result = run.evaluate([Asked(one.id, one.protocol) for one in wanted if one.id not in have])
-        claim.release({"done": "done", "failed": "failed", "refused": "stopped"}[result.status], result.note)
-        return Result("failed" if result.status == "refused" else result.status, result.note)
+        state = {"done": "done", "failed": "failed", "refused": "stopped"}[result.status]
+        claim.release(state, result.note, result.failure)
+        return Result("failed" if result.status == "refused" else result.status, result.note, result.failure)
     except Stopped as stopped:
         log.info("stopped: %s; a checkpoint is written", stopped)
         claim.release("stopped", str(stopped))
@@ -116,13 +97,13 @@ def execute(
         return Result("busy", str(replaced))
     except InputError as error:  # the user can put it right, and then the next run goes on from here
         log.info("error: %s", error)
-        _release(claim, "stopped", str(error))
-        return Result("failed", str(error))
+        failure = "node" if class_of(error) == "node" else None  # storage that is gone is nothing the user wrote wrongly
+        _release(claim, "stopped", str(error), failure)
+        return Result("failed", str(error), failure)
     except Exception as error:  # whatever went wrong in this cell, it must cost this cell alone; the log has all of it
         log.info("failed:\n%s", traceback.format_exc())
-        note = _failure(error)
-        _release(claim, "failed", note)
-        return Result("failed", f"{note}; see {folder / 'log.txt'}")
+        _release(claim, "failed", first_line(error), class_of(error))
+        return Result("failed", first_line(error), class_of(error))
     finally:
         for handler in list(log.handlers):
             log.removeHandler(handler)
@@ -150,62 +131,9 @@ class _Run:
         self._report = report
         self._stage = "train"
         self._logged = 0  # tenths of this stage's training that the log has
-        data = config["data"]
-        if dataset.content != data["content"]:
-            raise InputError(
-                f"{self.folder / 'config.json'}: data.content is {data['content']}, the {dataset.name} at hand has "
-                f"{dataset.content}; point --data at the images this cell was planned for"
-            )
-        self.split: Split = split(
-            split_labels(dataset, "train"),
-            split_labels(dataset, "test"),
-            data["train_images"],
-            data["test_images"],
-            data["held_out"],
-        )
+        self.pretraining = Pretraining(config, dataset, machine, self.folder)
         if machine.torch_device.type == "cpu":
             torch.set_num_threads(machine.threads)
-
-    def build(self) -> Method:
-        """The method with freshly initialized weights, a pure function of the config and its random seed."""
-        method_class = load_method(self.config["method"])
-        own = {
-            field.name: self.config[field.name]
-            for field in dataclasses.fields(method_class.Config)
-            if field.name in self.config
-        }  # one that came later is left out at its default
-        seed_everything(self.config["seed"], "init")
-        try:
-            method = method_class(
-                from_values(method_class.Config, own),
-                from_values(EncoderConfig, self.config["encoder"]),
-                self._setting(),
-            )
-        except ValueError as error:  # what a method cannot be trained with, in its own words
-            raise InputError(f"{self.folder / 'config.json'}: {error}") from error
-        return method.to(self.machine.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def _setting(self) -> Setting:
-        views = self._views() if self.config.get("views") else ()
-        return Setting(
-            num_images=len(self.split.train),
-            num_classes=len(self.dataset.classes),
-            batch_size=self.config.get("batch_size", 0),
-            num_views=len(views),
-            channels=sum(view.channel_count for view in self._seen()),
-            seed=self.config["seed"],
-        )
-
-    def _views(self) -> tuple[ViewConfig, ...]:
-        return tuple(from_values(ViewConfig, view) for view in self.config["views"])
-
-    def _seen(self) -> list[ViewConfig]:
-        """What the encoder sees of an image: a view, or one for each modality."""
-        views = self._views() if self.config.get("views") else (ViewConfig(),)
-        return [view for number, view in enumerate(views) if number == 0 or view.same_draws]
-
-    def _channels(self) -> list[str]:
-        return [view.channels for view in self._seen()]
 
     def report(self, progress: Progress) -> None:
         self._report(self._stage, progress)
@@ -223,67 +151,45 @@ class _Run:
         self._report(stage, None)
         self.claim.beat({"stage": stage})
 
-    def train(self) -> dict[str, Any]:
+    def train(self, together: Together) -> dict[str, Any]:
         """The pretraining stage: from the checkpoint or from the start to record.json."""
-        method = self.build()
         restarts = self.claim.token - 1
-        if not method.TRAINS:
-            from benchmark.train import checkpoint
-
-            checkpoint.save(self.folder / "checkpoint.pt", {"config": self.config, "method": method.state_dict(), "step": 0})
+        if not load_method(self.config["method"]).TRAINS:
+            self.pretraining.save_untrained()
             return self._record("done", {}, {}, {"wall_seconds": 0.0, "steps": 0, "restarts": restarts})
-        seed_everything(self.config["seed"], "train")
         _forget_peak_memory(self.machine.torch_device)
-        data = self.config["data"]
-        if len(self.split.train) < self.config["batch_size"]:
-            raise InputError(
-                f"{self.folder / 'config.json'}: batch_size {self.config['batch_size']} is larger than the "
-                f"{len(self.split.train)} training images; lower it or raise data.train_images"
-            )
-        images = TrainingImages(self.dataset, self.split.train, data["image_size"], self.machine.torch_device, self._channels())
-        with open_loader(
-            self.dataset,
-            indices=self.split.train,
-            views=self._views(),
-            batch_size=self.config["batch_size"],
-            seed=self.config["seed"],
-            workers=self.machine.workers,
-            out_size=data["image_size"],
-            mean=self.dataset.mean,
-            std=self.dataset.std,
-            backend=self.machine.backend,
-            device=self.machine.device,
-        ) as loader:
-            training = Training(
-                self.config, method, loader, self.folder, self.machine.torch_device, self.claim.token,
-                self.stop, self.report, self.claim.check, images,
-            )  # fmt: skip
-            resumed = training.restore()
-            self._logged = 10 * training.step // training.total
-            start = f"goes on at step {training.step:,}" if resumed else "starts"
-            self.log.info("training %s of %s on %s", start, f"{training.total:,}", self.machine.device)
-            try:
-                outcome = training.run()
-            except Diverged as diverged:
-                self.log.info("diverged: %s", diverged)
-                steps = {"steps": diverged.step, "restarts": restarts}
-                return self._record("diverged", None, None, steps, {"diverged": diverged.found})
+        try:
+            with together():
+                ranks = world_size()
+                outcome = self.pretraining.train(self.stop, self.report, self.claim.token, self.claim.check, self._begun)
+        except Diverged as diverged:
+            self.log.info("diverged: %s", diverged)
+            steps = {"steps": diverged.step, "restarts": restarts}
+            return self._record("diverged", None, None, steps, {"diverged": diverged.found})
         self.log.info("trained in %.1f s, %.0f images/s", outcome.wall_seconds, outcome.images_per_second)
         timing = {
             "wall_seconds": outcome.wall_seconds,
             "images_per_second": outcome.images_per_second,
             "steps": outcome.steps,
             "restarts": restarts,
+            "ranks": ranks,
             "peak_memory_bytes": _peak_memory(self.machine.torch_device),
         }
         return self._record("done", outcome.metrics, outcome.curves, timing)
+
+    def _begun(self, training: Training, resumed: bool) -> None:
+        self._logged = 10 * training.step // training.total
+        start = f"goes on at step {training.step:,}" if resumed else "starts"
+        device = self.machine.device
+        where = device if world_size() == 1 else f"{world_size()} ranks, each on {device}"
+        self.log.info("training %s of %s on %s", start, f"{training.total:,}", where)
 
     def evaluate(self, wanted: list[Asked]) -> Result:
         """Measure what is missing: done | refused (the user can put it right) | failed, with a sentence of what is not."""
         if not wanted:
             return Result("done")
         self._begin("evaluate")
-        method = self.build()
+        method = self.pretraining.build()
         method.load_state_dict(load(self.folder / "checkpoint.pt")["method"])
         folder = self.folder / "evaluations"
         try:
@@ -291,14 +197,14 @@ class _Run:
         except OSError as error:
             raise storage_error(self.folder, error) from error
         subject = Subject(
-            method.eval(), self.dataset, self.split, self.config["data"]["image_size"], self._channels(),
+            method.eval(), self.dataset, self.pretraining.split, self.config["data"]["image_size"], self.pretraining.channels,
             self.machine.torch_device, self.config["seed"], self.machine.workers, self.machine.backend,
             self.stop, self.report, self.claim.check, self.boxes, self.log,
         )  # fmt: skip
         about = {"cell": self.cell_id, "provenance": self.machine.provenance()}
         troubles = measure(subject, wanted, folder, about, self._begin)
         if troubles.failed:
-            return Result("failed", f"{_failure(troubles.failed[0])}; see {self.folder / 'log.txt'}")
+            return Result("failed", first_line(troubles.failed[0]), class_of(troubles.failed[0]))
         if troubles.refused:
             return Result("refused", "; and ".join(troubles.refused))
         return Result("done", "; ".join(troubles.diverged))
@@ -375,12 +281,6 @@ def _forget(folder: Path) -> None:
         path.unlink()
 
 
-def _release(claim: Claim, state: str, note: str) -> None:
+def _release(claim: Claim, state: str, note: str, failure: str | None) -> None:
     with contextlib.suppress(InputError):  # a full disk: the claim dies with this process, which is as good
-        claim.release(state, note)
-
-
-def _failure(error: Exception) -> str:
-    """`oom: ...` or `code: ...`, the error's first line."""
-    memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in str(error).lower()
-    return f"{'oom' if memory else 'code'}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        claim.release(state, note, failure)
