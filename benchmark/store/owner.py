@@ -21,6 +21,9 @@ from benchmark.store.record import read_json, storage_error, write_json
 
 HEARTBEAT = 10.0  # seconds between heartbeats
 STALE = 120.0  # seconds without one after which a holder on another host counts as gone
+# Why a cell has no number. oom: memory of the GPU or the machine; timeout, preempted: SLURM took the node away; node: the
+# machine, its storage or another one of the same cell; diverged: numbers that were not finite; code: everything else.
+FAILURES = ("oom", "timeout", "preempted", "node", "diverged", "code")
 
 
 class Replaced(Exception):
@@ -57,6 +60,35 @@ def read_owner(path: Path) -> dict[str, Any]:
         return {}
     kinds = {"token": int, "host": str, "pid": int, "heartbeat": int | float, "progress": dict}
     return owner if all(isinstance(owner.get(key), kind) for key, kind in kinds.items()) else {}
+
+
+def failure_of(owner: dict[str, Any]) -> str | None:
+    """The class of failure that a claim tells of, or None. Those of older versions have it in front of their note."""
+    told = owner.get("failure")
+    if told in FAILURES:
+        return str(told)
+    if owner.get("released") != "failed":
+        return None
+    before, colon, _ = str(owner.get("note") or "").partition(":")
+    return before if colon and before in FAILURES else "code"
+
+
+def bury(folder: Path, who: str | int, failure: str, note: str) -> bool:
+    """Say why a holder is gone that could not say so itself: `released` becomes `died`, which is as good as interrupted.
+
+    who: the nonce of its claim, or its process number on this host. False where that claim is no longer there, has been
+    released, or its holder still runs. Another process that takes the cell over meanwhile comes first.
+    """
+    path = folder / "owner.json"
+    owner = read_owner(path)
+    mine = owner.get("nonce") == who if isinstance(who, str) else _is_process(owner, who)
+    if not mine or owner.get("released") or alive(owner) or not _set_aside(path, owner):
+        return False
+    return _place(path, owner | {"released": "died", "failure": failure, "note": note})
+
+
+def _is_process(owner: dict[str, Any], pid: int) -> bool:
+    return owner.get("pid") == pid and owner.get("host") == socket.gethostname()
 
 
 class Claim:
@@ -137,8 +169,8 @@ class Claim:
             time.sleep(patience)
         raise Replaced(f"{self.path}: this cell has been taken over by another process")
 
-    def release(self, state: str, note: str = "") -> None:
-        """Give the cell back: `done`, `stopped` (work left, checkpoint written) or `failed` with a note."""
+    def release(self, state: str, note: str = "", failure: str | None = None) -> None:
+        """Give the cell back: `done`, `stopped` (work left, checkpoint written) or `failed` with a note and one of FAILURES."""
         self._over.set()
         with self._lock:
             try:
@@ -146,6 +178,8 @@ class Claim:
             except Replaced:
                 return
             self.owner |= {"released": state, "note": note, "heartbeat": time.time()}
+            if failure is not None:
+                self.owner["failure"] = failure
             write_json(self.path, self.owner)
 
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from benchmark.store.owner import STALE, Claim, Replaced, process_start
+from benchmark.store.owner import FAILURES, STALE, Claim, Replaced, bury, failure_of, process_start, read_owner
 
 
 def test_a_held_cell_is_not_given_twice(tmp_path):
@@ -109,3 +109,54 @@ def test_of_many_at_once_one_wins(tmp_path):
             racer.join()
         assert len(set(won)) == ROUNDS
         assert winners.empty()
+
+
+def _dead_holder(folder):
+    """A cell whose holder has ended without a word; the process number it had."""
+    code = "import sys; from pathlib import Path; from benchmark.store.owner import Claim; Claim.take(Path(sys.argv[1]))"
+    child = subprocess.Popen([sys.executable, "-c", code, str(folder)])
+    child.wait()
+    return child.pid
+
+
+@pytest.mark.parametrize("by", ["nonce", "pid"])
+def test_a_dead_holder_is_given_its_last_word(tmp_path, by):
+    pid = _dead_holder(tmp_path)
+    before = read_owner(tmp_path / "owner.json")
+    assert failure_of(before) is None
+    assert bury(tmp_path, before["nonce"] if by == "nonce" else pid, "oom", "killed")
+    owner = read_owner(tmp_path / "owner.json")
+    assert owner == before | {"released": "died", "failure": "oom", "note": "killed"}
+    assert failure_of(owner) == "oom"
+    assert not bury(tmp_path, pid, "node", "once is enough")
+    taken = Claim.take(tmp_path)
+    assert taken is not None
+    assert taken.token == 2
+    assert failure_of(taken.owner) is None
+
+
+def test_the_living_the_released_and_the_successor_are_not_buried(tmp_path):
+    claim = Claim.take(tmp_path)
+    assert not bury(tmp_path, os.getpid(), "node", "")
+    claim.release("done")
+    assert not bury(tmp_path, os.getpid(), "node", "")
+    assert read_owner(tmp_path / "owner.json")["released"] == "done"
+    pid = _dead_holder(tmp_path)
+    dead = read_owner(tmp_path / "owner.json")["nonce"]
+    successor = Claim.take(tmp_path)
+    assert not bury(tmp_path, pid, "node", "")
+    assert not bury(tmp_path, dead, "node", "")
+    successor.check()
+    assert not bury(tmp_path / "nothing here", pid, "node", "")
+
+
+def test_a_failure_has_a_class_and_so_have_those_of_older_versions(tmp_path):
+    for failure in FAILURES:
+        claim = Claim.take(tmp_path)
+        claim.release("failed", "words", failure)
+        assert failure_of(read_owner(tmp_path / "owner.json")) == failure
+    assert failure_of({"released": "failed", "note": "oom: CUDA out of memory"}) == "oom"
+    assert failure_of({"released": "failed", "note": "code: list index out of range"}) == "code"
+    assert failure_of({"released": "failed", "note": "KeyError: 'x'"}) == "code"
+    assert failure_of({"released": "done", "note": ""}) is None
+    assert failure_of({}) is None
