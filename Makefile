@@ -22,7 +22,8 @@ smoke: setup ## the whole path in minutes: train 16 small experiments, print the
 test: setup ## the test suite
 	@$(PY) -m pytest -n 2 --dist worksteal
 
-slurm-test: setup ## the SLURM launcher against a real throw-away cluster (needs Debian's slurm-wlm, munge, slurmdbd, mariadb-server)
+slurm-test: setup ## the SLURM launcher against a real throw-away cluster; installs Debian's SLURM, munge and MariaDB for it
+	@.ci/slurm
 	@$(PY) -m pytest -m slurm tests/slurm
 
 report: setup ## reports/build: the papers' tables as Markdown, LaTeX, CSV and one HTML page
