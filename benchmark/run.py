@@ -102,6 +102,7 @@ def _main(args: argparse.Namespace) -> int:
             name: {"path": str(source.path.resolve()) if source.path else None, "content": source.content}
             for name, source in boxes.items()
         },
+        ranks=args.ranks,
     )
     for action in works:
         store.request(action.cell.id, action.cell.config, action.cell.protocols)

@@ -24,7 +24,7 @@ ALLOWED = {
     # the command puts rooms together, as run.py does
     "benchmark.evaluate.__main__": ("benchmark", "methods"),
     "benchmark.launch": ("benchmark.launch", "benchmark.plan", "benchmark.store", "benchmark.data", "benchmark.errors",
-                         "benchmark.execute", "benchmark.train.stop", "methods.catalogue"),
+                         "benchmark.execute", "benchmark.pretrain", "benchmark.train", "methods.catalogue"),
     "reports": ("reports", "benchmark.plan", "benchmark.store", "benchmark.errors", "methods.departures",
                 "methods.catalogue"),
     "slurm": ("slurm",),

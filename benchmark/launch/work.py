@@ -34,6 +34,7 @@ class Site:
     backend: Literal["auto", "ffcv", "torch", "resident"]
     deadline: float | None = None
     boxes: dict[str, dict[str, str | None]] = field(default_factory=dict)  # detection data set -> {"path", "content"}
+    ranks: int = 1  # processes that train one cell together
 
     def values(self) -> dict[str, Any]:
         return asdict(self)

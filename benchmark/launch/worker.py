@@ -7,6 +7,7 @@ of each cell.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import json
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from benchmark.errors import InputError
+from benchmark.launch.ranks import lead
 from benchmark.launch.work import Site
 from benchmark.plan.evaluations import boxes_of, content_of, labels_file
 
@@ -56,8 +58,11 @@ def _at_hand(site: Site, protocol: dict[str, Any]) -> bool:
     return name is None or site.boxes.get(name, {}).get("content") == protocol.get("content")
 
 
-def run_cell(site: Site, stop: Any, cell_id: str, force: bool, retry: bool, report: Any) -> tuple[str, str]:
-    """Bring one cell of the store to its end in this process; (status, note)."""
+def run_cell(site: Site, stop: Any, cell_id: str, force: bool, retry: bool, report: Any, others: Any = None) -> tuple[str, str]:
+    """Bring one cell of the store to its end in this process; (status, note).
+
+    others: the other ranks, where the caller already holds them together (`benchmark.launch.ranks.lead`).
+    """
     from benchmark.execute import Machine, execute
     from benchmark.plan.protocols import PROTOCOLS
     from benchmark.store.record import read_json
@@ -77,7 +82,10 @@ def run_cell(site: Site, stop: Any, cell_id: str, force: bool, retry: bool, repo
         dataset = open_data(site, config["data"]["name"])
         boxes = functools.partial(open_boxes, site)
         machine = Machine(site.device, site.threads, site.workers, site.backend)
-        result = execute(store, cell_id, config, wanted, dataset, machine, stop, report, force, retry, boxes)
+        with contextlib.nullcontext(others) if others else lead(site, cell_id) as ranks:
+            result = execute(
+                store, cell_id, config, wanted, dataset, machine, stop, report, force, retry, boxes, ranks.training
+            )
     except InputError as error:
         return "failed", str(error)
     return result.status, result.note
@@ -119,10 +127,14 @@ def serve(lines: TextIO, out: TextIO) -> None:
         say(ended=status, note=note)
 
 
-def main() -> None:
-    # When the runner dies, however hard, its workers are asked to write a checkpoint and go (Linux only).
+def die_with_parent() -> None:
+    """When the parent dies, however hard, this process gets TERM: to write a checkpoint and go (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def main() -> None:
+    die_with_parent()
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints goes to standard error, not between our lines
     serve(sys.stdin, out)
