@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 
 
 class Stopped(Exception):
@@ -16,12 +17,16 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Poll `wanted` once a step. deadline: seconds since the epoch, or None."""
+    """Poll `wanted` once a step. deadline: seconds since the epoch, or None.
+
+    cause: says which class of failure (benchmark.store.owner) a signal stands for; asked once the checkpoint is written.
+    """
 
     def __init__(self, deadline: float | None = None) -> None:
         self.deadline = deadline
         self.reason: str | None = None
         self.signum: int | None = None
+        self.cause: Callable[[int], str | None] = lambda signum: None
         self._pid = os.getpid()
 
     @property
@@ -29,6 +34,10 @@ class StopRequest:
         if self.reason is None and self.deadline is not None and time.time() >= self.deadline:
             self.reason = "the deadline was reached"
         return self.reason is not None
+
+    @property
+    def failure(self) -> str | None:
+        return self.cause(self.signum) if self.signum is not None else None
 
     def heed(self) -> None:
         """Raise Stopped where a stop is wanted: between the steps of work that keeps no checkpoint, or has just written one."""
