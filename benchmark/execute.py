@@ -90,8 +90,9 @@ def execute(
         return Result("failed" if result.status == "refused" else result.status, result.note, result.failure)
     except Stopped as stopped:
         log.info("stopped: %s; a checkpoint is written", stopped)
-        claim.release("stopped", str(stopped))
-        return Result("stopped", str(stopped))
+        failure = stop.failure
+        claim.release("stopped", str(stopped), failure)
+        return Result("stopped", str(stopped), failure)
     except Replaced as replaced:
         log.info("%s", replaced)
         return Result("busy", str(replaced))
@@ -102,8 +103,9 @@ def execute(
         return Result("failed", str(error), failure)
     except Exception as error:  # whatever went wrong in this cell, it must cost this cell alone; the log has all of it
         log.info("failed:\n%s", traceback.format_exc())
-        _release(claim, "failed", first_line(error), class_of(error))
-        return Result("failed", first_line(error), class_of(error))
+        failure = class_of(error)  # what the machine did is no reason to look at the cell: the next run goes on
+        _release(claim, "died" if failure == "node" else "failed", first_line(error), failure)
+        return Result("failed", first_line(error), failure)
     finally:
         for handler in list(log.handlers):
             log.removeHandler(handler)
