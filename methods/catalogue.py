@@ -27,6 +27,12 @@ def CATALOGUE() -> dict[str, Any]:
     return json.loads(_PATH.read_text(encoding="utf-8"))
 
 
+@functools.cache
+def _hints(config: type) -> dict[str, Any]:
+    """The types of a config's fields; evaluating their texts takes longer than all else that is done with them."""
+    return get_type_hints(config)
+
+
 def describe(config: type, default: Any = None) -> dict[str, Any]:
     """The spec of a config dataclass: {"fields": {name: {"type", "default", "choices"?, "fields"?, ...}}}.
 
@@ -43,7 +49,7 @@ def describe(config: type, default: Any = None) -> dict[str, Any]:
                   its id leave it out
     Raises TypeError for a field that a sweep could not set.
     """
-    hints = get_type_hints(config)
+    hints = _hints(config)
     spec: dict[str, Any] = {}
     for field in fields(config):
         value = getattr(default, field.name) if default is not None else _default(config, field)
@@ -60,7 +66,7 @@ def from_values(config: type, values: dict[str, Any]) -> Any:
 
     Sections become dataclasses and lists tuples; fields that `values` lacks keep their defaults.
     """
-    hints = get_type_hints(config)
+    hints = _hints(config)
     made = {}
     for name, value in values.items():
         hint = hints[name]

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 SCHEMA = 1  # of the canonical config; a change makes every id new
@@ -31,8 +32,18 @@ def canonical(value: Any) -> Any:
 
 def digest(value: Any) -> str:
     """12 hex digits (48 bits) of the canonical JSON; Python prints a float as its shortest exact decimal."""
-    text = json.dumps(canonical(value), separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    try:
+        text = _text(value)
+    except ValueError:
+        canonical(value)  # says it in its own words
+        raise
+    if "-0.0" in text:  # all that a value which is not canonical can differ in, and `canonical` takes ten times as long
+        text = _text(canonical(value))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -42,19 +53,20 @@ class Evaluation:
     cell_id: str
     protocol: dict[str, Any]  # {"name": "knn", "version": 1, "k": 200, ...}
 
-    @property
+    @cached_property
     def id(self) -> str:
         return f"{self.protocol['name']}-{digest({'cell': self.cell_id, 'protocol': self.protocol})}"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """config is complete and canonical; see benchmark.plan.sweep for how it comes about."""
+    """config is complete and canonical; see benchmark.plan.sweep for how it comes about. The cells of a row share its parts:
+    treat it as read-only."""
 
     config: dict[str, Any]
     protocols: tuple[dict[str, Any], ...] = field(default=())
 
-    @property
+    @cached_property
     def id(self) -> str:
         return f"{self.config['method']}-{digest({'schema': SCHEMA, 'config': self.config})}"
 
@@ -62,7 +74,7 @@ class Cell:
     def seed(self) -> int:
         return int(self.config["seed"])
 
-    @property
+    @cached_property
     def evaluations(self) -> tuple[Evaluation, ...]:
         return tuple(Evaluation(self.id, protocol) for protocol in self.protocols)
 

@@ -5,6 +5,7 @@ What a layer may say depends on the method that the row ends up with, so this is
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,12 +51,15 @@ def shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def resolve(layers: Iterable[Layer], data: Mapping[str, DataIdentity] | None) -> dict[str, Any]:
-    """The complete config of one row: every key checked, every default filled in, what does not apply left out."""
+def resolve(layers: Iterable[Layer]) -> dict[str, Any]:
+    """The complete config of one row: every key checked, every default filled in, what does not apply left out.
+
+    The images are those it asks for; `with_images` says which ones are at hand.
+    """
     layers = list(layers)
     method = _method(layers)
     spec = experiment_spec(method)
-    known_elsewhere = {key for entry in CATALOGUE()["methods"].values() for key in entry["config"]["fields"]}
+    known_elsewhere = _known_to_methods()
     chosen: dict[Path_, tuple[Any, Layer]] = {}
     for layer in layers:
         for path, value in layer.values.items():
@@ -80,10 +84,7 @@ def resolve(layers: Iterable[Layer], data: Mapping[str, DataIdentity] | None) ->
     config = {"method": method, "version": entry["version"], **fill(nested, spec)}
     _check_heads(config, spec, layers)
     _drop_unused(config, spec)
-    at_hand = (data or {}).get(config["data"]["name"])
-    config["data"]["content"] = at_hand.content if at_hand else UNPREPARED
-    if at_hand:
-        config["data"]["name"] = at_hand.name
+    config["data"]["content"] = UNPREPARED
     _unused_view(config, entry, chosen)
     try:
         views = planned_views(nested.get("views", {}), config, entry)
@@ -99,6 +100,19 @@ def resolve(layers: Iterable[Layer], data: Mapping[str, DataIdentity] | None) ->
     if not entry["trains"]:  # nothing of the training can matter to a network that is not trained
         config = {key: config[key] for key in ("method", "version", "data", "encoder")}
     return config
+
+
+def with_images(config: dict[str, Any], data: Mapping[str, DataIdentity] | None) -> dict[str, Any]:
+    """The config about the images that are at hand for the set it asks for; another one may stand in."""
+    at_hand = (data or {}).get(config["data"]["name"])
+    if at_hand is None:
+        return config
+    return config | {"data": config["data"] | {"name": at_hand.name, "content": at_hand.content}}
+
+
+@functools.cache
+def _known_to_methods() -> frozenset[str]:
+    return frozenset(key for entry in CATALOGUE()["methods"].values() for key in entry["config"]["fields"])
 
 
 def _method(layers: list[Layer]) -> str:
@@ -186,6 +200,8 @@ def _governed(section: Path_, nested: dict[str, Any], spec: Spec, chosen: dict[P
     for key, field in spec["fields"].items():
         if field["type"] == "section":
             _governed((*section, key), nested.get(key, {}), field, chosen)
+        if "governs" not in field and "needs" not in field:
+            continue
         said = shown(nested.get(key, field.get("default")))
         places = {(name,) for name in (field.get("governs") or {}).get(said, [])}
         for path, (_, layer) in chosen.items():
@@ -207,7 +223,9 @@ def _drop_unused(config: dict[str, Any], spec: Spec) -> None:
     for key, field in spec["fields"].items():
         if field["type"] == "section":
             _drop_unused(config[key], field)
-        for other in (field.get("governs") or {}).get(shown(config.get(key, field.get("default"))), []):
+        if "governs" not in field:
+            continue
+        for other in field["governs"].get(shown(config.get(key, field.get("default"))), []):
             if "absent" in spec["fields"][other]:
                 config.pop(other, None)
 
@@ -218,7 +236,7 @@ def _check_heads(config: dict[str, Any], spec: Spec, layers: list[Layer]) -> Non
     unused = {
         other
         for name, switch in spec["fields"].items()
-        for other in (switch.get("governs") or {}).get(shown(config.get(name)), [])
+        for other in (switch["governs"].get(shown(config.get(name)), []) if "governs" in switch else [])
     }
     for key, field in spec["fields"].items():
         if key in unused:

@@ -7,10 +7,11 @@ never imports torch. Every value of a finished config has been checked here agai
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from benchmark.errors import InputError, nearest
@@ -119,14 +120,17 @@ _POSITIVE = ("epochs", "batch_size", "image_size", "k", "temperature", "hidden",
 _FRACTION = ("final_fraction", "target_ema", "label_smoothing", "momentum", "solarize_threshold", "warmup_start")
 
 
+@functools.cache
 def defaults(config: type) -> Spec:
+    """The spec of a config, made once a process; treat it as read-only."""
     return describe(config)
 
 
+@functools.cache
 def experiment_spec(method: str) -> Spec:
-    """The spec of a whole cell of this method: common keys, encoder, and the method's own."""
+    """The spec of a whole cell of this method: common keys, encoder, and the method's own. Treat it as read-only."""
     catalogue = CATALOGUE()
-    spec: Spec = {"fields": dict(describe(ExperimentConfig)["fields"])}
+    spec: Spec = {"fields": dict(defaults(ExperimentConfig)["fields"])}
     spec["fields"]["encoder"] = {"type": "section", **catalogue["encoder"]}
     spec["fields"]["views"] = {"type": "views"}
     spec["fields"].update(catalogue["methods"][method]["config"]["fields"])
@@ -279,9 +283,15 @@ def fill(value: dict[str, Any], spec: Spec) -> dict[str, Any]:
 
 def view_values(view: ViewConfig) -> dict[str, Any]:
     """A view as a cell's config has it: without the settings that came later (`methods.views`) and are at their default."""
-    assert is_dataclass(view)
-    said = {f.name: getattr(view, f.name) for f in fields(view)}
-    for f in fields(view):
-        if f.metadata.get("later") and said[f.name] == f.default:
-            del said[f.name]
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in said.items()}
+    said = {}
+    for name, later, default in _view_settings():
+        value = getattr(view, name)
+        if not (later and value == default):
+            said[name] = list(value) if isinstance(value, tuple) else value
+    return said
+
+
+@functools.cache
+def _view_settings() -> list[tuple[str, bool, Any]]:
+    """(name, whether it came later, default) of the settings of a view."""
+    return [(f.name, bool(f.metadata.get("later")), f.default) for f in fields(ViewConfig)]

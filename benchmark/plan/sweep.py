@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from benchmark.errors import InputError, nearest
 from benchmark.plan.cell import Cell, canonical
 from benchmark.plan.document import Document, leaves, read_document, undot, undotted
 from benchmark.plan.evaluations import DEFAULT, Protocol, boxes_of, on_cell, read_protocols
-from benchmark.plan.resolve import DataIdentity, Layer, Path_, resolve, shown
+from benchmark.plan.resolve import DataIdentity, Layer, Path_, resolve, shown, with_images
 from benchmark.plan.schema import Where
 from benchmark.plan.suitable import unsuitable
 from benchmark.plan.tables import Tables, read_tables
@@ -61,6 +61,9 @@ class Sweep:
     generated: dict[str, dict[Path_, Any]]
     profiles: tuple[str, ...]
     tables: Tables  # which published rows its rows fill
+    _made: dict[tuple[str, str], list[tuple[str, dict[str, Any], tuple[Protocol, ...]]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def expand(
         self,
@@ -75,15 +78,29 @@ class Sweep:
         data: the name a config asks for -> the images at hand for it; another set may stand in (shapes for cifar10).
         boxes: detection data set -> content, of those at hand.
         """
-        settings = self._profile(profile)
         used_seeds = list(seeds) if seeds is not None else self._seeds(profile)
+        rows = []
+        for name, asked, wanted in self._resolved(profile, overrides or {}):
+            config = with_images(asked, data)
+            count = next((at_hand.count for at_hand in (data or {}).values() if at_hand.name == config["data"]["name"]), 0)
+            evaluated = on_cell(wanted, config, boxes, count)
+            whole = canonical(config | {"seed": 0})
+            rows.append(Row(name, tuple(Cell(whole | {"seed": seed}, evaluated) for seed in used_seeds)))
+        return rows
+
+    def _resolved(self, profile: str, overrides: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], tuple[Protocol, ...]]]:
+        """(name, config without a seed, protocols) of every row, made once: the images at hand change none of it."""
+        spelt = profile, repr(list(overrides.items()))  # and not the values: 1 and 1.0 are equal, but not in an id
+        if spelt in self._made:
+            return self._made[spelt]
+        settings = self._profile(profile)
         protocols = self._protocols(("profiles", profile, "evaluate"), settings.get("evaluate"))
         shared = [
             self._layer(self.document.value.get("base", {}), ("base",), False),
             self._layer(settings.get("set", {}), ("profiles", profile, "set"), False),
         ]
         command = Layer(
-            {tuple(key.split(".")): value for key, value in (overrides or {}).items()},
+            {tuple(key.split(".")): value for key, value in overrides.items()},
             lambda path: f"command line: {'.'.join(path)}",
             False,
         )
@@ -97,14 +114,12 @@ class Sweep:
                 if "evaluate" in words:  # this row is measured otherwise than the others
                     wanted, asked_at = self._protocols((*at_profile, "evaluate"), words.pop("evaluate"))
                 layers.append(self._layer(words, at_profile, True))
-            config = resolve([*layers, command], data)
+            config = resolve([*layers, command])
             for protocol in wanted:
                 if problem := unsuitable(protocol, config):
                     raise InputError(f"{asked_at((protocol['name'],))}: row '{name}': {problem}")
-            count = next((at_hand.count for at_hand in (data or {}).values() if at_hand.name == config["data"]["name"]), 0)
-            evaluated = on_cell(wanted, config, boxes, count)
-            cells = tuple(Cell(canonical(config | {"seed": seed}), evaluated) for seed in used_seeds)
-            rows.append(Row(name, cells))
+            rows.append((name, config, wanted))
+        self._made[spelt] = rows
         return rows
 
     def seeds(self, profile: str) -> list[int]:

@@ -10,6 +10,7 @@ views.added                        settings of the views that a switch of the me
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Any, get_args
@@ -77,7 +78,7 @@ def _crop(path: Path_, group: dict[str, Any], at: str) -> dict[str, Any]:
 
 def planned_views(said: dict[str, Any], config: dict[str, Any], entry: dict[str, Any]) -> list[ViewConfig]:
     """The views of a row that says `said` under `views`. config: the rest of the row. ValueError where they cannot be made."""
-    recipe = [asdict(view) for view in RECIPES[said.get("recipe", entry["recipe"])]]
+    recipe = _recipe(said.get("recipe", entry["recipe"]))
     both = said.get("both", {})
     first, second = (_view(recipe[n] | both | said.get(name, {})) for n, name in enumerate(("first", "second")))
     views = [first, second][: entry["num_views"]]
@@ -93,7 +94,7 @@ def planned_views(said: dict[str, Any], config: dict[str, Any], entry: dict[str,
         if name == entry["recipe"]:  # views of the row's own law, in turn
             views.append((first, second)[number % 2])
         else:
-            views.append(_view(asdict(RECIPES[name][0]) | said.get("added", {})))
+            views.append(_view(_recipe(name)[0] | said.get("added", {})))
     return views
 
 
@@ -126,9 +127,20 @@ def uncut(views: list[ViewConfig], config: dict[str, Any], patch_size: int) -> s
     return None
 
 
+@functools.cache
+def _recipe(name: str) -> list[dict[str, Any]]:
+    """The settings of a recipe's views. Treat them as read-only."""
+    return [asdict(view) for view in RECIPES[name]]
+
+
+_made: dict[str, ViewConfig] = {}  # the views of most rows are those of other rows
+
+
 def _view(values: dict[str, Any]) -> ViewConfig:
-    view: ViewConfig = from_values(ViewConfig, values)
-    return view
+    spelt = repr(values)  # and not the values: 1 and 1.0 are equal, but not in an id
+    if spelt not in _made:
+        _made[spelt] = from_values(ViewConfig, values)
+    return _made[spelt]
 
 
 def added(config: dict[str, Any], entry: dict[str, Any]) -> Iterator[str]:
