@@ -1,13 +1,16 @@
 """Who runs a cell: a claim that exactly one process holds, kept alive by a heartbeat, taken over when its holder is gone.
 
-`owner.json` appears whole and only where there is none (a hard link), so of two processes one wins. Its `token` counts the
-times the cell has been started, its `nonce` names this start: a holder whose nonce is no longer there has been replaced and
-must not write (a node that was declared lost may still be alive).
+A claim has a number, its `token`, that only grows: the times the cell has been started. Who wants claim number N first puts
+`.owner.N.claim` where there is none (a hard link: it appears whole, and of two processes one wins), then moves its claim to
+`owner.json`. That file stays until there is a later one, so the count survives a torn `owner.json` and a process killed
+between the two. The `nonce` names this start: a holder whose nonce is no longer there has been replaced and must not write (a
+node that was declared lost may still be alive).
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import threading
@@ -109,17 +112,12 @@ class Claim:
     def take(cls, folder: Path) -> Claim | None:
         """The claim on this cell's folder, or None when a living process holds it."""
         path = folder / "owner.json"
-        token = 1
         for _ in range(8):
-            if path.exists():
-                owner = read_owner(path)
-                if alive(owner):
-                    return None
-                token = owner.get("token", 0) + 1
-                if not _set_aside(path, owner):
-                    continue  # somebody else was quicker; look again
+            now = max((read_owner(path), *_tickets(folder).values()), key=lambda owner: owner.get("token", 0))
+            if alive(now):
+                return None
             fresh = {
-                "token": token,
+                "token": now.get("token", 0) + 1,
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
                 "process_start": process_start(os.getpid()),
@@ -129,7 +127,8 @@ class Claim:
                 "heartbeat": time.time(),
                 "progress": {},
             }
-            if _place(path, fresh):
+            if _move_in(path, fresh):
+                _clear_up(folder)
                 return cls(path, fresh)
         return None
 
@@ -183,22 +182,73 @@ class Claim:
             write_json(self.path, self.owner)
 
 
+def _tickets(folder: Path) -> dict[Path, dict[str, Any]]:
+    """The claims that have been numbered: of the present holder, and for an instant of the one before it."""
+    return {path: read_owner(path) for path in folder.glob(".owner.*.claim")}
+
+
+def _move_in(path: Path, owner: dict[str, Any]) -> bool:
+    """Make a numbered claim the cell's; False when somebody else was quicker."""
+    temporary, ticket = path.with_name(f".owner.{owner['nonce']}.new"), path.with_name(f".owner.{owner['token']}.claim")
+    try:
+        _write(temporary, owner)
+        os.link(temporary, ticket)
+        # Whoever comes so late that this number has been taken, used and cleared away finds a higher one.
+        if read_owner(path).get("token", 0) >= owner["token"]:
+            ticket.unlink()
+            return False
+        temporary.replace(path)
+    except (FileExistsError, FileNotFoundError):  # or it was cleared away by the one who was quicker
+        if not path.parent.is_dir():
+            raise InputError(f"{path.parent}: is gone") from None
+        return False
+    except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    for other, earlier in _tickets(path.parent).items():
+        if earlier.get("token", 0) < owner["token"]:
+            other.unlink(missing_ok=True)
+    return True
+
+
+def _clear_up(folder: Path) -> None:
+    """Remove what killed predecessors left half-written: a checkpoint can be large, and they would gather for ever.
+
+    The holder alone writes these; only a request may be in the making by somebody else.
+    """
+    for path in (*folder.glob(".*.tmp"), *folder.glob(".owner.*.new"), *folder.glob(".owner.*.old"), *folder.glob("*/.*.tmp")):
+        if not path.name.startswith(".config.json."):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
 def _place(path: Path, owner: dict[str, Any]) -> bool:
     """Put a whole claim where there is none, in one step; False when somebody else was quicker.
 
     A link fails if the name exists, like O_EXCL, but never shows a rival an empty file, which looks like a torn claim.
     """
     temporary = path.with_name(f".owner.{owner['nonce']}.new")
-    write_json(temporary, owner)
     try:
+        _write(temporary, owner)
         os.link(temporary, path)
-    except FileExistsError:
+    except (FileExistsError, FileNotFoundError):  # or it was cleared away by the one who was quicker
+        if not path.parent.is_dir():
+            raise InputError(f"{path.parent}: is gone") from None
         return False
     except OSError as error:
         raise storage_error(path, error) from error
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
     return True
+
+
+def _write(temporary: Path, owner: dict[str, Any]) -> None:
+    """A claim under a name that nobody reads."""
+    with temporary.open("w") as file:
+        json.dump(owner, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _set_aside(path: Path, judged: dict[str, Any]) -> bool:

@@ -1,15 +1,17 @@
 """Claims: one holder at a time, the dead are replaced, the replaced cannot write."""
 
+import contextlib
 import json
 import multiprocessing
 import os
+import random
 import subprocess
 import sys
 import time
 
 import pytest
 
-from benchmark.store.owner import FAILURES, STALE, Claim, Replaced, bury, failure_of, process_start, read_owner
+from benchmark.store.owner import FAILURES, STALE, Claim, Replaced, _move_in, bury, failure_of, process_start, read_owner
 
 
 def test_a_held_cell_is_not_given_twice(tmp_path):
@@ -160,3 +162,84 @@ def test_a_failure_has_a_class_and_so_have_those_of_older_versions(tmp_path):
     assert failure_of({"released": "failed", "note": "KeyError: 'x'"}) == "code"
     assert failure_of({"released": "done", "note": ""}) is None
     assert failure_of({}) is None
+
+
+def _take_and_release_for_ever(folder, report):
+    while True:
+        claim = Claim.take(folder)
+        report.send(claim.token)
+        claim.beat({"step": 1}, force=True)
+        claim.release("stopped")
+
+
+def test_killed_at_any_moment_the_count_goes_on_and_nothing_is_left_behind(tmp_path):
+    """A process that does nothing but take and give back is killed 60 times, wherever it happens to be."""
+    context, moments = multiprocessing.get_context("fork"), random.Random(3)
+    last = 0
+    for _ in range(60):
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_take_and_release_for_ever, args=(tmp_path, theirs))
+        process.start()
+        theirs.close()
+        for _ in range(moments.randrange(1, 4)):
+            token = ours.recv()
+            assert token > last  # a number is never given twice, whatever the kill left behind
+            last = token
+        spin = moments.random() * 2e-3
+        until = time.perf_counter() + spin
+        while time.perf_counter() < until:
+            pass
+        process.kill()
+        process.join()
+        with contextlib.suppress(EOFError):
+            while True:
+                last = ours.recv()
+    claim = Claim.take(tmp_path)
+    assert claim.token > last
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".owner.{claim.token}.claim", "owner.json"]
+
+
+def test_what_a_killed_holder_left_half_written_is_cleared_away_but_no_request(tmp_path):
+    (tmp_path / "evaluations").mkdir()
+    names = (".checkpoint.pt.0a1b2c3d.tmp", "evaluations/.knn-0.json.0a1b2c3d.tmp", ".owner.0a1b2c3d.old")
+    for name in (*names, ".config.json.0a1b2c3d.tmp", "log.txt"):
+        (tmp_path / name).touch()
+    Claim.take(tmp_path)
+    assert not any((tmp_path / name).exists() for name in names)
+    assert (tmp_path / ".config.json.0a1b2c3d.tmp").exists()
+    assert (tmp_path / "log.txt").exists()
+
+
+def test_a_torn_claim_does_not_begin_the_count_anew(tmp_path):
+    for _ in range(3):
+        _dead_holder(tmp_path)
+    (tmp_path / "owner.json").write_text("{")
+    assert Claim.take(tmp_path).token == 4
+
+
+def test_killed_between_numbering_its_claim_and_moving_in(tmp_path):
+    _dead_holder(tmp_path)
+    first = (tmp_path / "owner.json").read_bytes()
+    _dead_holder(tmp_path)
+    (tmp_path / "owner.json").write_bytes(first)
+    assert Claim.take(tmp_path).token == 3
+
+
+def test_who_is_about_to_move_in_is_not_overtaken(tmp_path):
+    _dead_holder(tmp_path)
+    first = (tmp_path / "owner.json").read_bytes()
+    Claim.take(tmp_path)
+    (tmp_path / "owner.json").write_bytes(first)
+    assert Claim.take(tmp_path) is None
+
+
+def test_who_comes_too_late_with_a_number_does_not_get_the_cell(tmp_path):
+    """Between judging a holder dead and moving in, another has come and gone, and a third holds the cell."""
+    first = Claim.take(tmp_path)
+    late = first.owner | {"token": 2, "nonce": "late"}
+    first.release("stopped")
+    Claim.take(tmp_path).release("stopped")
+    third = Claim.take(tmp_path)
+    assert not _move_in(tmp_path / "owner.json", late)
+    third.check()
+    assert Claim.take(tmp_path) is None
