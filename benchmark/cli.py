@@ -30,6 +30,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--launcher", choices=("local", "inline", "slurm"), default="local")
     parser.add_argument("--cluster", type=Path, help="a file of slurm/clusters/ (with --launcher slurm)")
     parser.add_argument("--wait", action="store_true", help="with --launcher slurm: stay until every submitted cell has ended")
+    parser.add_argument("--snapshot", action="store_true",
+                        help="with --launcher slurm: jobs run a copy of the code as it is now")  # fmt: skip
     parser.add_argument("--ranks", type=at_least_one, default=1, metavar="N",
                         help="processes that train a cell together, a GPU or CPU share each; default 1")  # fmt: skip
     parser.add_argument("--jobs", type=at_least_one, help="cells at once (local); default: one per GPU or per CPU core")

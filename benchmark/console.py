@@ -18,6 +18,7 @@ from rich.table import Table
 from benchmark.data.boxes import BoxSource
 from benchmark.data.datasets import Dataset, Source
 from benchmark.launch.machine import Resources
+from benchmark.launch.slurm import Array
 from benchmark.launch.work import Ended, Work
 from benchmark.plan.cost import words
 from benchmark.plan.plan import Action
@@ -148,12 +149,25 @@ def state_of(action: Action, owner: dict[str, Any]) -> str:
     return {"nothing": "done", "evaluate": "partly", "resume": "interrupted", "train": "planned", "again": "planned"}[action.do]
 
 
-def submitted(ids: list[str], command: list[str]) -> None:
-    """The job ids, and the exact commands that follow them up, unbroken whatever the width: they are there to be copied."""
-    arrays = sorted({job_id.split("_")[0] for job_id in ids}, key=int)
-    say(f"Submitted {len(ids)} cell{'s' if len(ids) > 1 else ''} to SLURM as {', '.join(arrays)}.")
-    _out.print(f"  status: {escape(shlex.join([*command, '--status']))}", soft_wrap=True)
-    _out.print(f"  cancel: scancel {' '.join(arrays)}", soft_wrap=True)
+def submitted(arrays: list[Array], left: int, command: list[str]) -> None:
+    """The job ids, what each array asks for, and the exact commands that follow them up, unbroken whatever the width: they are
+    there to be copied. left: cells that found no room in the queue."""
+    numbers, cells = [array.number for array in arrays], sum(len(array.jobs) for array in arrays)
+    if arrays:
+        say(f"Submitted {cells} cell{'s' if cells > 1 else ''} to SLURM as {', '.join(numbers)}.")
+        for array in arrays:
+            one_array(array)
+        status = [*(word for word in command if word != "--wait"), "--status"]
+        _out.print(f"  status: {escape(shlex.join(status))}", soft_wrap=True)
+        _out.print(f"  cancel: scancel {' '.join(numbers)}", soft_wrap=True)
+    if left:
+        limit = f"{left} cell{'s' if left > 1 else ''} not submitted: submit_limit of the cluster profile is reached."
+        _out.print(f"{limit} Later, or with --wait:\n  again: {escape(shlex.join(command))}", soft_wrap=True)
+
+
+def one_array(array: Array) -> None:
+    cells = f"{len(array.jobs)} cell{'s' if len(array.jobs) > 1 else ''}"
+    _out.print(f"  {array.number}: {cells}, each {escape(array.ask.words)}", soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmark import console
 from benchmark.cli import arguments, overrides_of, seeds_of
 from benchmark.errors import InputError
-from benchmark.launch import inline, local, slurm
+from benchmark.launch import inline, local, slurm, wait
 from benchmark.launch.given import find_boxes, given_data, not_here, prepare_images
 from benchmark.launch.machine import Resources, resources
 from benchmark.launch.work import Ended, Site, Watch, Work
@@ -80,13 +80,14 @@ def _main(args: argparse.Namespace) -> int:
         return OK
     elsewhere = [action for action in actions if action.do in ("leave", "submitted")]
     works = [action for action in actions if action.works or (action in elsewhere and args.launcher != "slurm")]
-    if not works and elsewhere:
+    staying = args.wait and args.launcher == "slurm"
+    if not works and elsewhere and not staying:
         console.say(f"Nothing to submit: {len(elsewhere)} cells are running or in SLURM's queue (--status shows them).")
         return OK
     failed = [action for action in actions if action.do == "nothing" and action.why.startswith("failed")]
     for action in failed:
         console.error(f"{_label(action)} ({action.cell.id}) {action.why}")
-    if not works:
+    if not works and not (elsewhere and staying):
         console.say("Nothing to run." if failed else "Nothing to run: every cell is finished.")
         return FAILED if failed else OK
     site = Site(
@@ -106,26 +107,62 @@ def _main(args: argparse.Namespace) -> int:
     )
     for action in works:
         store.request(action.cell.id, action.cell.config, action.cell.protocols)
-    code = _launch(args, works, site, machine)
+    code = _launch(args, works, site, machine, elsewhere)
     return FAILED if failed and code == OK else code
 
 
-def _launch(args: argparse.Namespace, actions: list[Action], site: Site, machine: Resources) -> int:
+def _launch(
+    args: argparse.Namespace, actions: list[Action], site: Site, machine: Resources, elsewhere: Sequence[Action] = ()
+) -> int:
+    """elsewhere: cells in SLURM's queue or with another process, for --wait to stay with."""
     retry = args.mode == "retry"
     works = [Work(action.cell.id, _label(action), force=action.do == "again", retry=retry) for action in actions]
     if args.launcher == "slurm":
         if args.cluster is None:
             raise InputError("--launcher slurm needs --cluster with a file of slurm/clusters/")
-        ids = slurm.submit(works, site, args.cluster)
-        console.submitted(ids, ["python", "-m", "benchmark.run", *sys.argv[1:]])
-        return OK
+        submission = slurm.Submission(works, site, args.cluster, args.snapshot)
+        also = [Work(action.cell.id, _label(action)) for action in elsewhere] if args.wait else []
+        return _submit(args, submission, also, {action.cell.id: action.seconds for action in actions})
     with console.Board(works, {action.cell.id: action.seconds for action in actions}, machine.jobs) as board:
         ends = list(_follow(args, works, site, machine, board))
+    return _ended(ends, site)
+
+
+def _submit(args: argparse.Namespace, submission: slurm.Submission, also: list[Work], seconds: dict[str, float]) -> int:
+    """Submit and go; with --wait stay until every cell has ended, those in `also` among them."""
+    works = [*submission.left, *also]
+    waiting = wait.Waiting(submission, also, console.one_array, console.error)
+    sent = waiting.send()
+    console.submitted(sent, 0 if args.wait or submission.refused else len(submission.left), _command())
+    if submission.refused and not (args.wait and (sent or also)):
+        raise InputError(submission.refused)
+    if not args.wait:
+        return OK
+    ends = []
+    try:
+        with console.Board(works, seconds, len(works)) as board:
+            for end in waiting.ends(board.watch):
+                board.ended(end)
+                ends.append(end)
+    except KeyboardInterrupt:
+        left = len(works) - len(ends)
+        console.say(
+            f"{left} cell{'s' if left != 1 else ''} left to SLURM: the jobs go on. The same command stays with them again."
+        )
+        return STOPPED
+    return _ended(ends, submission.site)
+
+
+def _ended(ends: list[Ended], site: Site) -> int:
     console.summary(ends, Path(site.store))
     statuses = {end.status for end in ends}
     if "failed" in statuses:
         return FAILED
     return STOPPED if "stopped" in statuses else OK
+
+
+def _command() -> list[str]:
+    return ["python", "-m", "benchmark.run", *sys.argv[1:]]
 
 
 def _follow(

@@ -56,8 +56,8 @@ class Ask:
     @property
     def words(self) -> str:
         """For people: `2 nodes with 8 GPUs each, 16 processes, ...`."""
-        gpus = f"{self.gpus or 'no'} GPU{'' if self.gpus == 1 else 's'}"
-        parts = [gpus if self.nodes == 1 else f"{self.nodes} nodes with {gpus} each"]
+        gpus = f"{self.gpus} GPU{'' if self.gpus == 1 else 's'}" if self.gpus else "no GPU"
+        parts = [gpus if self.nodes == 1 else f"{self.nodes} nodes with {gpus}{' each' if self.gpus else ''}"]
         if self.processes > 1:
             parts.append(f"{self.processes} processes of {self.cpus} CPU{'s' if self.cpus > 1 else ''}")
         else:
