@@ -47,7 +47,7 @@ def process_start(pid: int) -> str | None:
 
 def alive(owner: dict[str, Any]) -> bool:
     """Whether the holder still runs: asked of the system on its own host, judged by the heartbeat elsewhere."""
-    if owner.get("released") or not owner:
+    if owner.get("released") or "host" not in owner:
         return False
     if owner["host"] == socket.gethostname():
         started = process_start(owner["pid"])
@@ -183,8 +183,10 @@ class Claim:
 
 
 def _tickets(folder: Path) -> dict[Path, dict[str, Any]]:
-    """The claims that have been numbered: of the present holder, and for an instant of the one before it."""
-    return {path: read_owner(path) for path in folder.glob(".owner.*.claim")}
+    """The claims that have been numbered: of the present holder, and for an instant of the one before it. The number is in the
+    name as well: the content of the present one may be that of `owner.json`, torn with it."""
+    numbered = {path: path.name.split(".")[2] for path in folder.glob(".owner.*.claim")}
+    return {path: read_owner(path) | {"token": int(number)} for path, number in numbered.items() if number.isdecimal()}
 
 
 def _move_in(path: Path, owner: dict[str, Any]) -> bool:
