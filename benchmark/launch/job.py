@@ -121,14 +121,17 @@ class CellJob:
         return "stopped", note
 
     def _cause(self, signum: int) -> str | None:
-        """The class of what a signal announces. SLURM's own word for it first, then the clock."""
-        state = _ending()
-        if state in _ENDING:
-            return _ENDING[state]
+        """The class of what a signal announces: SLURM's own word for it first, then the clock. None where a person wants it."""
+        shown = _shown()
+        if shown.get("JobState") in _ENDING:
+            return _ENDING[shown["JobState"]]
+        if shown.get("PreemptTime", "None") not in ("None", "Unknown"):
+            return "preempted"
         told = os.environ.get("SLURM_JOB_END_TIME", "")
         end = float(told) if told.isdecimal() else self._started + 60 * self.minutes
-        left = end - time.time()
-        return "timeout" if self.minutes and left < self.warning + _NEAR_THE_END else "preempted"
+        if self.minutes and end - time.time() < self.warning + _NEAR_THE_END:
+            return "timeout"
+        return "preempted" if shown.get("JobState", "RUNNING") == "RUNNING" else None
 
     def _marks(self) -> dict[str, int]:
         """What a start can leave behind: when checkpoints and records were last written."""
@@ -184,10 +187,15 @@ def _ending() -> str:
     """What SLURM calls the state of this job where it has already ended it: cancelled by its user, or being requeued by SLURM
     itself; else nothing. TERM announces that as well as a preemption, and a job that then requeued itself could not be
     cancelled at all."""
+    state = _shown().get("JobState", "RUNNING")
+    return "" if state == "RUNNING" else state
+
+
+def _shown() -> dict[str, str]:
+    """What scontrol shows of this job; nothing where it does not answer."""
     try:
         command = ["scontrol", "show", "job", "--oneliner", os.environ["SLURM_JOB_ID"]]
         shown = subprocess.run(command, capture_output=True, text=True, timeout=20).stdout
     except (KeyError, OSError, subprocess.TimeoutExpired):
-        return ""
-    state = re.search(r"\bJobState=(\w+)", shown)
-    return "" if state is None or state[1] == "RUNNING" else state[1]
+        return {}
+    return dict(re.findall(r"\b(JobState|PreemptTime)=(\S+)", shown))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -164,9 +165,11 @@ def accounting(jobs: Iterable[str]) -> dict[str, tuple[str, str]] | str:
     for line in output.splitlines():
         name, state, code = [*line.split("|"), "", ""][:3]
         job, _, step = name.partition(".")
-        # A step knows of a kill that the job as a whole calls FAILED.
-        if job and state and (not step or "OUT_OF_MEMORY" in state):
+        if job and state and not step:
             found[job] = (state.split()[0], code)
+        elif job in found and step.isdecimal():  # the step knows of a kill that the script around it calls an exit code
+            whole, of_script = found[job]
+            found[job] = ("OUT_OF_MEMORY" if "OUT_OF_MEMORY" in state else whole, code if _signal(code) else of_script)
     return found
 
 
@@ -188,7 +191,9 @@ def fate(store: Store, job: str, accounts: dict[str, tuple[str, str]] | str) -> 
             "failed", "code", f"its job {job} is gone from the queue without a record, and sacct does not know it; {where}"
         )
     killed = _signal(code)
-    how = f"was killed by signal {killed}" if killed else f"ended as {state}, exit code {code.split(':')[0]}"
+    how = f"ended as {state}, exit code {code.split(':')[0]},"
+    if killed:
+        how = f"was killed by {_name(killed)}{', perhaps for want of memory,' if killed == 9 else ''}"
     return Fate("failed", "code", f"its job {job} {how} without a record; {where}")
 
 
@@ -199,10 +204,17 @@ def log_of(store: Store, job: str) -> Path:
 
 def _signal(code: str) -> int:
     """The signal in sacct's `code:signal`, or in a shell's code of 128 and more; 0 for none."""
-    number, _, signal = code.partition(":")
-    if signal.isdecimal() and int(signal):
-        return int(signal)
+    number, _, by = code.partition(":")
+    if by.isdecimal() and int(by):
+        return int(by)
     return int(number) - 128 if number.isdecimal() and int(number) > 128 else 0
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _last_words(log: Path) -> str | None:
