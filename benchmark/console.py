@@ -23,6 +23,7 @@ from benchmark.launch.work import Ended, Work
 from benchmark.plan.cost import words
 from benchmark.plan.plan import Action
 from benchmark.plan.sweep import Sweep
+from benchmark.store.log import last_lines
 from benchmark.store.store import Store
 
 _out = Console(highlight=False, soft_wrap=False)
@@ -226,6 +227,8 @@ class Board:
         task = self._tasks.pop(end.work.cell_id, None)
         if task is not None:
             self._progress.remove_task(task)
+        if not end.begun:
+            return  # the summary counts them
         elapsed = time.monotonic() - self._started
         left = elapsed * self._share_left()
         note = f"{self._ended}/{self._all}, {words(left)} left"
@@ -250,12 +253,21 @@ class Board:
 
 
 def summary(ends: list[Ended], store: Path) -> None:
+    """What came of it: failures with their class and the end of their log, and what is left to do."""
     counts = Counter(end.status for end in ends)
     _out.print()
     _out.print(", ".join(f"{count} {status}" for status, count in counts.most_common()) + f"; records in {escape(str(store))}")
     for end in ends:
         if end.status == "failed":
-            error(f"{end.work.label} ({end.work.cell_id}): {end.note}")
+            failure = f"{end.failure}: " if end.failure else ""
+            error(f"{end.work.label} ({end.work.cell_id}) failed: {failure}{end.note}")
+            log = store / "cells" / end.work.cell_id / "log.txt"
+            lines = last_lines(log) if end.failure else []  # without a class it is a sentence that says all
+            for line in [*lines, *([f"({log})"] if lines else [])]:
+                _err.print(f"    [dim]{escape(line)}[/dim]")
+    untouched = Counter(end.note for end in ends if not end.begun)
+    for why, count in untouched.items():
+        _err.print(f"{count} cell{'s' if count > 1 else ''} not begun: {escape(why.removeprefix('not started: '))}.")
     if counts["failed"]:
         _err.print("Start the same command again with --mode retry once the cause is removed; finished cells are kept.")
     elif counts["stopped"]:

@@ -25,7 +25,7 @@ from benchmark.pretrain import Machine, Pretraining
 from benchmark.store.failure import class_of, first_line
 from benchmark.store.owner import Claim, Replaced
 from benchmark.store.record import SCHEMA, divergence, storage_error, write_json
-from benchmark.store.store import Store
+from benchmark.store.store import CellRecord, Store
 from benchmark.train.checkpoint import load
 from benchmark.train.loop import Diverged, Progress, Training
 from benchmark.train.stop import Stopped, StopRequest
@@ -65,6 +65,8 @@ def execute(
     together: within it, the other ranks that train this cell are there; evaluation is this process's alone.
     """
     folder = store.folder(cell_id)
+    if not force and _finished(store, cell_id, protocols, retry):
+        return Result("done")  # by another run since this one was planned; the claim's count tells of work alone
     claim = Claim.take(folder)
     if claim is None:
         return Result("busy", "another process runs this cell")
@@ -82,9 +84,7 @@ def execute(
         if record["status"] == "diverged":
             claim.release("done", divergence(record), "diverged")
             return Result("diverged", divergence(record), "diverged")
-        have = found.evaluated - (found.diverged if retry else set())
-        wanted = [Evaluation(cell_id, protocol) for protocol in protocols]
-        result = run.evaluate([Asked(one.id, one.protocol) for one in wanted if one.id not in have])
+        result = run.evaluate(_missing(found, protocols, retry))
         state = {"done": "done", "failed": "failed", "refused": "stopped"}[result.status]
         claim.release(state, result.note, result.failure)
         return Result("failed" if result.status == "refused" else result.status, result.note, result.failure)
@@ -110,6 +110,19 @@ def execute(
         for handler in list(log.handlers):
             log.removeHandler(handler)
             handler.close()
+
+
+def _missing(found: CellRecord, protocols: list[dict[str, Any]], retry: bool) -> list[Asked]:
+    """The evaluations that have no record, and those that diverged where they are to be tried again."""
+    have = found.evaluated - (found.diverged if retry else set())
+    wanted = [Evaluation(found.id, protocol) for protocol in protocols]
+    return [Asked(one.id, one.protocol) for one in wanted if one.id not in have]
+
+
+def _finished(store: Store, cell_id: str, protocols: list[dict[str, Any]], retry: bool) -> bool:
+    found = store.cell(cell_id)
+    trained = found.record is not None and found.record["status"] == "done"
+    return trained and not _missing(found, protocols, retry)
 
 
 class _Run:

@@ -17,7 +17,7 @@ from benchmark import console
 from benchmark.cli import arguments, overrides_of, seeds_of
 from benchmark.errors import InputError
 from benchmark.launch import inline, local, slurm, wait
-from benchmark.launch.given import find_boxes, given_data, not_here, prepare_images
+from benchmark.launch.given import OutOfTime, find_boxes, given_data, not_here, prepare_images
 from benchmark.launch.machine import Resources, resources
 from benchmark.launch.work import Ended, Site, Watch, Work
 from benchmark.plan.document import leaves, scalar
@@ -35,13 +35,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         console.error(str(error))
         return BAD_INPUT
+    except OutOfTime as over:
+        console.error(str(over))
+        return STOPPED
     except KeyboardInterrupt:
         return STOPPED
 
 
 def _main(args: argparse.Namespace) -> int:
+    until = time.time() + args.deadline if args.deadline is not None else None
     sweep = load_sweep(args.sweep)
-    machine = resources(args.jobs, args.threads)
+    machine = resources(args.jobs, args.threads, args.ranks)
     profile, why = _profile(sweep, args.profile, machine)
     looking = args.plan or args.status
     store = Store(args.store, create=not looking)
@@ -51,7 +55,7 @@ def _main(args: argparse.Namespace) -> int:
     names, of_boxes = data_names(provisional), box_names(provisional)
     given = given_data(args.data, names, of_boxes)
     boxes, notices = find_boxes(of_boxes, given, cache, looking)  # before anything is converted: it fails in no time
-    datasets, more = prepare_images(names, given, cache, None if looking else console.converting)
+    datasets, more = prepare_images(names, given, cache, None if looking else console.converting, until)
     identities = {name: DataIdentity(one.name, one.content, one.counts["train"]) for name, one in datasets.items()}
     contents = {name: source.content for name, source in boxes.items()}
     rows = _chosen(sweep.expand(profile, identities, seeds, overrides, contents), args)
@@ -98,7 +102,7 @@ def _main(args: argparse.Namespace) -> int:
         threads=machine.threads,
         workers=machine.workers,
         backend=args.loader,
-        deadline=time.time() + args.deadline if args.deadline is not None else None,
+        deadline=until,
         boxes={
             name: {"path": str(source.path.resolve()) if source.path else None, "content": source.content}
             for name, source in boxes.items()
@@ -169,7 +173,11 @@ def _follow(
     args: argparse.Namespace, works: list[Work], site: Site, machine: Resources, board: console.Board
 ) -> Iterator[Ended]:
     watch: Watch = board.watch
-    running = inline.run(works, site, watch) if args.launcher == "inline" else local.run(works, site, machine, watch)
+    running = (
+        inline.run(works, site, watch, args.max_failures)
+        if args.launcher == "inline"
+        else local.run(works, site, machine, watch, args.max_failures)
+    )
     for end in running:
         board.ended(end)
         yield end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -63,15 +64,21 @@ def find_boxes(names: list[str], given: dict[str, Path], cache: Path, looking: b
     return found, notices
 
 
+class OutOfTime(Exception):
+    """The deadline was reached while a data set was being converted; nothing of the conversion is kept."""
+
+
 def prepare_images(
     names: list[str],
     given: dict[str, Path],
     cache: Path,
     converting: Callable[[Source], AbstractContextManager[Progress]] | None,
+    until: float | None = None,
 ) -> tuple[dict[str, Dataset], list[str]]:
     """The sets of images by name, converted if need be. And what to say.
 
-    converting: shows the progress of a conversion; None only looks, and takes those that are already there.
+    converting: shows the progress of a conversion; None only looks, and takes those that are already there. until: seconds
+    since the epoch after which a conversion ends with OutOfTime.
     """
     datasets: dict[str, Dataset] = {}
     notices = []
@@ -86,7 +93,7 @@ def prepare_images(
         found = prepared(source, cache)
         if found is None and converting is not None:
             with converting(source) as progress:
-                found = prepare(source, cache, progress=progress)
+                found = prepare(source, cache, progress=_in_time(progress, source.name, until))
         if source.notice:
             notices.append(source.notice)
         if found is None:
@@ -96,6 +103,18 @@ def prepare_images(
             if found.name != name and found.note not in notices:  # the download failed just now
                 notices.append(found.note)
     return datasets, notices
+
+
+def _in_time(progress: Progress, name: str, until: float | None) -> Progress:
+    def told(what: str, done: int, total: int) -> None:
+        if until is not None and time.time() >= until:
+            raise OutOfTime(
+                f"the deadline was reached in the conversion of {name} ({done:,} of {total:,} images, none of which are kept); "
+                f"give it more time, or convert first with python -m benchmark.data"
+            )
+        progress(what, done, total)
+
+    return told
 
 
 def not_here(protocols: Iterable[Protocol]) -> list[str]:
