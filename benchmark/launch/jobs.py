@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import InputError
+from benchmark.launch.death import why_it_died
 from benchmark.store.owner import alive, bury
 from benchmark.store.record import read_json, write_json
 from benchmark.store.store import CellRecord, Store
@@ -191,10 +192,12 @@ def fate(store: Store, job: str, accounts: dict[str, tuple[str, str]] | str) -> 
             "failed", "code", f"its job {job} is gone from the queue without a record, and sacct does not know it; {where}"
         )
     killed = _signal(code)
-    how = f"ended as {state}, exit code {code.split(':')[0]},"
     if killed:
-        how = f"was killed by {_name(killed)}{', perhaps for want of memory,' if killed == 9 else ''}"
-    return Fate("failed", "code", f"its job {job} {how} without a record; {where}")
+        failure, how = why_it_died(-killed)
+        hint = ", perhaps for want of memory" if killed == signal.SIGKILL else ""
+        return Fate("stopped" if failure == "node" else "failed", failure, f"its job {job}: {how}{hint}; {where}")
+    ended = f"ended as {state}, exit code {code.split(':')[0]},"
+    return Fate("failed", "code", f"its job {job} {ended} without a record; {where}")
 
 
 def log_of(store: Store, job: str) -> Path:
@@ -208,13 +211,6 @@ def _signal(code: str) -> int:
     if by.isdecimal() and int(by):
         return int(by)
     return int(number) - 128 if number.isdecimal() and int(number) > 128 else 0
-
-
-def _name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _last_words(log: Path) -> str | None:

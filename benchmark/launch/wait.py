@@ -79,7 +79,7 @@ class Waiting:
             if self._open or self.submission.left:
                 time.sleep(LOOK)
         for work in self.submission.left:
-            yield Ended(work, "stopped", f"not submitted: {self.submission.refused}")
+            yield Ended(work, "stopped", f"not submitted: {self.submission.refused}", begun=False)
 
     def _look(self, watch: Watch, due: bool) -> list[Ended]:
         ended = [end for one in self._open.values() if (end := self._by_files(one, watch)) is not None]
@@ -178,7 +178,7 @@ def _judged(found: CellRecord, one: _Open) -> Ended | None:
 
 
 def _ended(one: _Open, status: str, note: str, failure: str | None) -> Ended:
-    return Ended(one.work, status, f"{failure}: {note}" if failure and failure != "diverged" else note)
+    return Ended(one.work, status, note, failure)
 
 
 def _told(store: Store, cell_id: str) -> dict[str, object]:

@@ -217,10 +217,10 @@ def _move_in(path: Path, owner: dict[str, Any]) -> bool:
 def _clear_up(folder: Path) -> None:
     """Remove what killed predecessors left half-written: a checkpoint can be large, and they would gather for ever.
 
-    The holder alone writes these; only a request may be in the making by somebody else.
+    The holder alone writes these; only a request, or a word about a job, may be in the making by somebody else.
     """
     for path in (*folder.glob(".*.tmp"), *folder.glob(".owner.*.new"), *folder.glob(".owner.*.old"), *folder.glob("*/.*.tmp")):
-        if not path.name.startswith(".config.json."):
+        if not path.name.startswith((".config.json.", ".submitted.json.")):
             with contextlib.suppress(OSError):
                 path.unlink()
 
