@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,20 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from benchmark.data.boxes import BoxSource
-from benchmark.data.datasets import Dataset, Source
-from benchmark.launch.machine import Resources
+from benchmark import plan_table
+from benchmark.data.datasets import Source
 from benchmark.launch.slurm import Array
 from benchmark.launch.work import Ended, Work
 from benchmark.plan.cost import words
 from benchmark.plan.plan import Action
-from benchmark.plan.sweep import Sweep
+from benchmark.plan.shared import Alone, saved
+from benchmark.planning import Asked
 from benchmark.store.log import last_lines
 from benchmark.store.store import Store
 
 _out = Console(highlight=False, soft_wrap=False)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
+_FILE_WIDTH = 160  # columns of a table that is written into a file or a pipe
 _STYLE = {"done": "green", "diverged": "yellow", "failed": "red", "stopped": "yellow", "running": "cyan", "submitted": "blue"}
 
 
@@ -39,62 +41,45 @@ def error(text: str) -> None:
     _err.print(f"[red]error:[/red] {escape(text)}")
 
 
-def header(
-    sweep: Sweep,
-    profile: str,
-    why: str,
-    about: str,
-    datasets: list[Dataset],
-    boxes: list[BoxSource],
-    machine: Resources,
-    store: Path,
-    notices: list[str],
-) -> None:
-    """The question, and every choice that was made for the user, with its reason."""
-    _out.print(f"[bold]{escape(sweep.question)}[/bold]  ({escape(sweep.path.name)})")
+def header(asked: Asked, absent: Sequence[str] = ()) -> None:
+    """The question, and every choice that was made for the user, with its reason. absent: what is not here."""
+    alone = asked.sweeps[0] if not asked.args.all else None
+    if alone is not None:
+        _out.print(f"[bold]{escape(alone.question)}[/bold]  ({escape(alone.path.name)})")
+    else:
+        _out.print(f"[bold]Every sweep of {escape(str(asked.sweeps[0].path.parent))}[/bold]  ({len(asked.sweeps)} files)")
     lines = Table.grid(padding=(0, 2, 0, 0))  # a grid, so that a long line is continued below its own beginning
-    lines.add_row("profile", f"{profile}{': ' if about else ''}{escape(about)} [dim]({escape(why)})[/dim]")
-    for dataset in datasets:
+    about = alone.about(asked.profile) if alone is not None else ""
+    lines.add_row("profile", f"{asked.profile}{': ' if about else ''}{escape(about)} [dim]({escape(asked.why)})[/dim]")
+    if asked.without:
+        lines.add_row("", f"[dim]without it: {escape(', '.join(asked.without))}[/dim]")
+    for dataset in asked.datasets.values():
         counts = ", ".join(f"{count:,} {name}" for name, count in dataset.counts.items())
         lines.add_row("data", f"{dataset.name}, {counts} [dim]({escape(dataset.kind)}, content {dataset.content})[/dim]")
-    for source in boxes:
+    for source in asked.boxes.values():
         lines.add_row("boxes", f"{source.name} [dim](content {source.content})[/dim]")
-    lines.add_row("machine", machine.words)
-    lines.add_row("store", escape(str(store)))
-    for notice in notices:
+    lines.add_row("machine", asked.machine.words)
+    lines.add_row("store", escape(str(asked.args.store)))
+    for notice in [*asked.notices, *absent]:
         lines.add_row("[bold yellow]notice[/bold yellow]", escape(notice))
     _out.print(lines)
     _out.print()
 
 
-def plan(actions: list[Action], jobs: int, full: bool) -> None:
-    """The table of cells with reasons and costs when `full`, and always the sum."""
-    if full:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("row", ratio=3, overflow="fold")
-        table.add_column("seed", justify="right")
-        table.add_column("do")
-        table.add_column("cost", justify="right", no_wrap=True)
-        table.add_column("why", ratio=3, overflow="fold")
-        table.add_column("cell", no_wrap=True, style="dim")
-        for action in actions:
-            cost = "" if not action.works else words(action.seconds) + ("" if action.measured else " ?")
-            names = escape(" = ".join(action.rows))
-            table.add_row(names, str(action.cell.seed), action.do, cost, escape(action.why), action.cell.id)
-        _out.print(table)
+def plan(asked: Asked, actions: list[Action], each: Sequence[Alone]) -> None:
+    """The sums; before them the table of cells where a plan was asked for, or with --all that of the sweeps."""
+    width = _out.width if _out.is_terminal or "COLUMNS" in os.environ else _FILE_WIDTH
+    lines = plan_table.sweeps(each, width) if each else plan_table.cells(actions, width) if asked.args.plan else []
+    if lines:
+        _out.print(lines[0], style="bold", markup=False, soft_wrap=True)
+        _out.out("\n".join(lines[1:]), highlight=False)
+        if not each and width < plan_table.IDS_FROM:
+            _out.print(f"[dim]A window of {plan_table.IDS_FROM} columns has room for the ids of the cells.[/dim]")
         _out.print()
-    work = [action for action in actions if action.works]
-    seconds = sum(action.seconds for action in work)
-    guessed = sum(not action.measured for action in work)
-    basis = "" if not work else f"; {guessed} guessed (?)" if guessed else "; all from past records"
-    longest = f", longest {words(max(action.seconds for action in work))}" if work else ""
-    here = max([seconds / jobs, *(action.seconds for action in work)])
-    shared = sum(len(action.rows) - 1 for action in actions)
-    _out.print(
-        f"{len(work)} of {len(actions)} cells have work left"
-        + (f" ({shared} row entries share a cell)" if shared else "")
-        + f": about {words(seconds)} of device time{longest}, {words(here)} here{basis}."
-    )
+    device, ranks = asked.machine.device, asked.args.ranks
+    say(plan_table.total(actions, asked.machine.jobs, ranks, device))
+    if each:
+        say(plan_table.sharing(saved(each, actions), device))
 
 
 def status(actions: list[Action], store: Store) -> None:

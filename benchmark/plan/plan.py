@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import gc
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -30,6 +32,7 @@ class Action:
     evaluations: tuple[Evaluation, ...]
     seconds: float
     measured: bool
+    shared: tuple[str, ...] = ()  # other sweep files that have the cell, where somebody has looked
 
     @property
     def works(self) -> bool:
@@ -54,6 +57,18 @@ def unique_cells(rows: Iterable[Row]) -> list[tuple[Cell, tuple[str, ...]]]:
     return [(cells[cell_id], tuple(names[cell_id])) for cell_id in ranked]
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without garbage collection: whatever is read is kept, and looking through it over and over takes its time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
 @dataclass(frozen=True)
 class Known:
     """What a store holds, read once for any number of plans, and what its records say of prices."""
@@ -66,7 +81,8 @@ class Known:
     @classmethod
     def read(cls, store: Store, device: str, images: Counts | None = None) -> Known:
         """images: of the data sets at hand."""
-        cells = {found.id: found for found in store.cells()}
+        with _uncollected():
+            cells = {found.id: found for found in store.cells()}
         training = Prices.from_records((found.record for found in cells.values() if found.record is not None), device, images)
         evaluated = (
             (found.record["config"], record)

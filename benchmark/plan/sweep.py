@@ -170,8 +170,11 @@ class Sweep:
         return read_protocols(wanted, where), where
 
 
-def load_sweep(path: Path) -> Sweep:
-    """Read and check a sweep file with its includes. Raises InputError with file, line and key path."""
+def load_sweep(path: Path, profile: str | None = None) -> Sweep:
+    """Read and check a sweep file with its includes. Raises InputError with file, line and key path.
+
+    profile: the only one whose rows are resolved, where that is all that is asked of many files; None is all of them.
+    """
     document = _with_includes(read_document(path), seen=())
     value = document.value
     for key in value:
@@ -205,11 +208,11 @@ def load_sweep(path: Path) -> Sweep:
         tuple(value["profiles"] or {}),
         read_tables(document, [name for name, _ in rows] + list(generated)),
     )
-    _check_profiles(sweep)
+    _check_profiles(sweep, profile)
     return sweep
 
 
-def _check_profiles(sweep: Sweep) -> None:
+def _check_profiles(sweep: Sweep, only: str | None) -> None:
     names = [name for name, _ in sweep.rows]
     for profile in sweep.profiles:
         if profile not in PROFILES:
@@ -230,7 +233,8 @@ def _check_profiles(sweep: Sweep) -> None:
             if name not in names:
                 at = sweep.document.at("profiles", profile, "rows", name)
                 raise InputError(f"{at}: no row of this name; the rows are {', '.join(names)}{nearest(name, names)}")
-        sweep.expand(profile)  # every row of every profile must resolve, whichever one is asked for
+        if only in (None, profile):
+            sweep.expand(profile)  # every row of every profile must resolve, whichever one is run later
 
 
 def _with_includes(document: Document, seen: tuple[Path, ...]) -> Document:
