@@ -27,7 +27,8 @@ ALLOWED = {
                          "benchmark.execute", "benchmark.pretrain", "benchmark.train", "methods.catalogue"),
     "reports": ("reports", "benchmark.plan", "benchmark.store", "benchmark.errors", "methods.departures",
                 "methods.catalogue"),
-    "slurm": ("slurm",),
+    # the check of a site reads the launcher's profiles and asks as it does; the launcher never needs the check
+    "slurm": ("slurm", "benchmark.errors", "benchmark.launch.cluster", "benchmark.launch.jobs"),
 }  # fmt: skip
 TORCH_FREE = (
     "benchmark.run",
@@ -36,6 +37,7 @@ TORCH_FREE = (
     "methods",
     "methods.catalogue",
     "reports.__main__",
+    "slurm.check",
 )
 
 
