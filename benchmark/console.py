@@ -76,10 +76,12 @@ def plan(asked: Asked, actions: list[Action], each: Sequence[Alone]) -> None:
         if not each and width < plan_table.IDS_FROM:
             _out.print(f"[dim]A window of {plan_table.IDS_FROM} columns has room for the ids of the cells.[/dim]")
         _out.print()
-    device, ranks = asked.machine.device, asked.args.ranks
-    say(plan_table.total(actions, asked.machine.jobs, ranks, device))
+    jobs, ranks, where = asked.machine.jobs, asked.args.ranks, "here"
+    if asked.cluster is not None:
+        jobs, ranks, where = asked.cluster.array_parallelism, asked.cluster.ask.processes, "on the cluster"
+    say(plan_table.total(actions, jobs, ranks, asked.device, where))
     if each:
-        say(plan_table.sharing(saved(each, actions), device))
+        say(plan_table.sharing(saved(each, actions), asked.device))
 
 
 def status(actions: list[Action], store: Store) -> None:

@@ -45,8 +45,11 @@ def sweeps(each: Sequence[Alone], width: int) -> list[str]:
     return laid_out(lines, width, flexible=(0, 5), right=(1, 2, 3, 4))
 
 
-def total(actions: Sequence[Action], jobs: int, ranks: int, device: str) -> str:
-    """The sum of a plan: cells with work left, device hours, the longest cell, the time it takes here, what is guessed."""
+def total(actions: Sequence[Action], jobs: int, ranks: int, device: str, where: str = "here") -> str:
+    """The sum of a plan: cells with work left, device hours, the longest cell, the time that it takes, what is guessed.
+
+    jobs: cells at once; ranks: devices that share a cell.
+    """
     work = [action for action in actions if action.works]
     seconds = sum(action.seconds for action in work)
     shared = sum(len(action.rows) - 1 for action in actions)
@@ -54,12 +57,12 @@ def total(actions: Sequence[Action], jobs: int, ranks: int, device: str) -> str:
     if not work:
         return f"{begin}."
     longest = max(action.seconds for action in work)
-    here = max(seconds / (jobs * ranks), longest / ranks)
+    wall = max(seconds / (jobs * ranks), longest / ranks)
     guessed = sum(not action.measured for action in work)
     basis = f"{guessed} guessed (?)" if guessed else "all from past records"
     return (
         f"{begin}: about {words(seconds)} of device time ({hours(seconds, device)}), longest {words(longest)}, "
-        f"{words(here)} here; {basis}."
+        f"{words(wall)} {where}; {basis}."
     )
 
 

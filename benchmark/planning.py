@@ -15,6 +15,7 @@ from benchmark.data.boxes import BoxSource
 from benchmark.data.convert import Progress
 from benchmark.data.datasets import Dataset, Source
 from benchmark.errors import InputError
+from benchmark.launch.cluster import Cluster, read_cluster
 from benchmark.launch.given import find_boxes, given_data, prepare_images
 from benchmark.launch.machine import Resources, resources
 from benchmark.plan.document import leaves, scalar
@@ -52,6 +53,19 @@ class Asked:
     def contents(self) -> dict[str, str]:
         return {name: source.content for name, source in self.boxes.items()}
 
+    @cached_property
+    def cluster(self) -> Cluster | None:
+        """The cluster that the cells would run on, if it is not this machine."""
+        given = self.args.launcher == "slurm" and self.args.cluster is not None
+        return read_cluster(self.args.cluster) if given else None
+
+    @property
+    def device(self) -> str:
+        """Whose time is priced: `cuda` or `cpu`. A login node without a GPU says nothing of the cluster behind it."""
+        if self.cluster is not None:
+            return "cuda" if self.cluster.ask.gpus else "cpu"
+        return self.machine.device
+
     def rows(self, more: Mapping[str, list[int]] | None = None) -> list[tuple[Sweep, list[Row]]]:
         """The rows of each sweep that are meant. more: row -> random seeds beside those that it has."""
         every = [(sweep, self._expanded(sweep, seeds_of(self.args.seeds))) for sweep in self.sweeps]
@@ -66,7 +80,7 @@ class Asked:
 
     def known(self) -> Known:
         """What the store holds now."""
-        return Known.read(self.store, self.machine.device, {one.name: one.counts for one in self.datasets.values()})
+        return Known.read(self.store, self.device, {one.name: one.counts for one in self.datasets.values()})
 
     def actions(self, known: Known, queued: Mapping[str, str], more: Mapping[str, list[int]] | None = None) -> list[Action]:
         """What is to be done, cell by cell: those that --cell and --only let through, with --first the first one to work on."""
