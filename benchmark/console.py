@@ -24,6 +24,7 @@ from benchmark.plan.cost import words
 from benchmark.plan.plan import Action
 from benchmark.plan.shared import Alone, saved
 from benchmark.planning import Asked
+from benchmark.status import show
 from benchmark.store.log import last_lines
 from benchmark.store.store import Store
 
@@ -84,57 +85,9 @@ def plan(asked: Asked, actions: list[Action], each: Sequence[Alone]) -> None:
         say(plan_table.sharing(saved(each, actions), asked.device))
 
 
-def status(actions: list[Action], store: Store) -> None:
-    """Where every cell stands, from the store's files alone."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, justify in (("row", "left"), ("seed", "right"), ("state", "left"), ("progress", "right")):
-        table.add_column(name, justify=justify, overflow="fold", ratio=3 if name == "row" else None)  # type: ignore[arg-type]
-    table.add_column("loss", justify="right")
-    table.add_column("starts", justify="right")
-    table.add_column("note", overflow="fold", ratio=2)
-    counts: Counter[str] = Counter()
-    for action in actions:
-        found = store.cell(action.cell.id)
-        owner = found.owner or {}
-        progress = owner.get("progress") or {}
-        state = state_of(action, owner)
-        counts[state] += 1
-        share = f"{progress['step'] / progress['total']:.0%}" if progress.get("total") else ""
-        loss, note = "", ""
-        if found.record is not None and state != "running":
-            share = "100%"
-            loss_value = (found.record["metrics"] or {}).get("loss")
-            loss = f"{loss_value:.3f}" if loss_value is not None else ""
-        elif progress.get("loss") is not None:
-            loss = f"{progress['loss']:.3f}"
-        if state == "running":  # progress, loss and time left are those of the stage, a training or an evaluation
-            left = f"{words(progress['eta_seconds'])} left" if "eta_seconds" in progress else ""
-            note = ", ".join(filter(None, [str(progress.get("stage", "")), str(owner.get("host")), left]))
-        elif state == "submitted":
-            note = action.why
-        elif state != "done":
-            note = owner.get("note", "") or action.why
-        elif action.why != "done":
-            note = action.why.removeprefix("done; ")
-        style = _STYLE.get(state, "")
-        shown = f"[{style}]{state}[/{style}]" if style else state
-        names = escape(" = ".join(action.rows))
-        table.add_row(names, str(action.cell.seed), shown, share, loss, str(owner.get("token", "")), escape(str(note)))
-        for problem in found.problems:
-            error(problem)
-    _out.print(table)
-    _out.print(", ".join(f"{count} {state}" for state, count in counts.most_common()))
-
-
-def state_of(action: Action, owner: dict[str, Any]) -> str:
-    """planned | submitted | running | interrupted | failed | done | diverged | partly (trained, evaluations missing)."""
-    if action.do in ("leave", "submitted"):
-        return {"leave": "running", "submitted": "submitted"}[action.do]
-    if owner.get("released") == "failed":
-        return "failed"
-    if action.why.startswith("diverged"):
-        return "diverged"
-    return {"nothing": "done", "evaluate": "partly", "resume": "interrupted", "train": "planned", "again": "planned"}[action.do]
+def status(actions: list[Action], store: Store, queued: Callable[[], dict[str, str]], jobs: int, watch: bool) -> bool:
+    """Where every cell stands, from the store's files alone; whether none has failed."""
+    return show(actions, store, queued, jobs, watch, _out)
 
 
 def submitted(arrays: list[Array], left: int, command: list[str]) -> None:

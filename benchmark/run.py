@@ -68,8 +68,8 @@ def _round(
     if not spent:
         console.header(asked, absent)
     if args.status:
-        console.status(actions, store)
-        return OK, 0.0
+        well = console.status(actions, store, lambda: slurm.queued(store), asked.machine.jobs, args.watch)
+        return OK if well or not args.watch else FAILED, 0.0
     each = asked.alone(known, queued) if args.all else []
     console.plan(asked, actions, each)
     hours = sum(action.seconds for action in actions) / 3600
