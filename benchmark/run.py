@@ -58,6 +58,7 @@ def _round(
     more: row -> further random seeds. spent: device hours of earlier rounds, which count for the budget too.
     """
     args, store = asked.args, asked.store
+    slurm.record_deaths(store)  # first: what a job has died of is part of what is known
     known, queued = asked.known(), slurm.queued(store)
     actions = asked.actions(known, queued, more)
     for problem in problems(actions, known):

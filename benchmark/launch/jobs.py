@@ -136,14 +136,15 @@ def record_deaths(store: Store) -> None:
     lost = {cell_id: (job, found) for cell_id, (job, found) in dead.items() if job not in queue}
     accounts = accounting(job for job, _ in lost.values()) if lost else {}
     for job, found in lost.values():
-        lay_to_rest(found, fate(store, job, accounts), job)
+        with contextlib.suppress(InputError, OSError):  # a store that can only be read
+            lay_to_rest(found, fate(store, job, accounts), job)
 
 
 def lay_to_rest(found: CellRecord, fate: Fate, job: str) -> None:
     """Leave a word about a job that could not: in the claim of its cell, and beside it that this job has ended."""
     owner = found.owner or {}
-    if isinstance(owner.get("nonce"), str) and not owner.get("released"):
-        bury(found.folder, owner["nonce"], fate.failure or "code", fate.note)
+    if fate.failure is not None and isinstance(owner.get("nonce"), str) and not owner.get("released"):
+        bury(found.folder, owner["nonce"], fate.failure, fate.note)
     end_job(found.folder, job, fate.status, fate.note)
 
 
