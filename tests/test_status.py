@@ -1,0 +1,170 @@
+"""Where cells stand, from their files: written here by the product's own claims and runs, read as --status reads them."""
+
+import io
+import json
+import time
+
+import pytest
+from rich.console import Console
+
+from benchmark.plan.plan import make_plan
+from benchmark.plan.sweep import DataIdentity, load_sweep
+from benchmark.standing import Readings, Standing, last_lines
+from benchmark.status import folded, show
+from benchmark.store.owner import STALE, Claim
+from benchmark.store.store import Store
+from tests.e2e.conftest import SWEEP, Project, cache, project, undisturbed  # noqa: F401
+
+PROGRESS = {"stage": "train", "step": 30, "total": 120, "loss": 3.25, "eta_seconds": 60.0}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "runs", create=True)
+
+
+@pytest.fixture
+def actions(tmp_path, store):
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    rows = load_sweep(tmp_path / "sweep.yaml").expand("smoke", {"shapes": DataIdentity("shapes", "0" * 12, 400)})
+    made = make_plan(rows, store, "cached", "cpu")
+    for action in made:
+        store.request(action.cell.id, action.cell.config, action.cell.protocols)
+    return made
+
+
+def claim(store, action, **changed):
+    """A claim on the cell, as a worker makes it; `changed`: what its file says otherwise afterwards."""
+    held = Claim.take(store.folder(action.cell.id))
+    held.beat(PROGRESS, force=True)
+    if changed:
+        path = store.folder(action.cell.id) / "owner.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    return held
+
+
+def stand(store, action, queued=None):
+    (one,) = Readings(store).standings([action], {action.cell.id: queued} if queued else {})
+    return one
+
+
+def text(actions, store, width=160, queued=None):
+    out = Console(file=io.StringIO(), width=width, highlight=False)
+    show(actions, store, lambda: queued or {}, 2, False, out)
+    return out.file.getvalue()
+
+
+def test_untouched_submitted_and_requeued(store, actions):
+    assert stand(store, actions[0]).state == "planned"
+    assert stand(store, actions[0], "job 7 (pending)").state == "submitted"
+    claim(store, actions[0]).release("stopped", "asked to stop by SIGUSR2")
+    again = stand(store, actions[0], "job 7 (pending)")
+    assert (again.state, again.note) == ("requeued", "job 7 (pending)")
+    assert stand(store, actions[0]).state == "interrupted"
+
+
+def test_running_says_stage_share_time_left_loss_and_host(store, actions):
+    claim(store, actions[0])
+    one = stand(store, actions[0])
+    assert (one.state, one.progress, one.loss, one.restarts) == ("running", "train 25 %", 3.25, 0)
+    assert one.left is not None and 55 < one.left <= 60
+    (store.folder(one.cell_id) / "metrics.jsonl").write_text('{"step": 30, "loss": 3.25}\n{"step": 40, "loss": 2.5}\n')
+    assert stand(store, actions[0]).loss == 2.5  # newer than the last beat
+    (store.folder(one.cell_id) / "metrics.jsonl").write_text('{"step": 30, "loss": 3.25}\n{"step": 40, "lo')
+    assert stand(store, actions[0]).loss == 3.25
+
+
+def test_a_heartbeat_of_another_host(store, actions):
+    """Fresh, or of a clock that is ahead: running; old: gone, whatever it says."""
+    claim(store, actions[0], host="node7.cluster.site", heartbeat=time.time() + 40)
+    ahead = stand(store, actions[0])
+    assert (ahead.state, ahead.host, ahead.left) == ("running", "node7", 60.0)
+    path = store.folder(actions[0].cell.id) / "owner.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"heartbeat": time.time() - STALE - 1}))
+    gone = stand(store, actions[0])
+    assert (gone.state, gone.left, gone.note) == ("interrupted", None, "its process is gone without a word")
+
+
+def test_a_torn_claim_is_no_claim(store, actions):
+    claim(store, actions[0])
+    path = store.folder(actions[0].cell.id) / "owner.json"
+    path.write_text(path.read_text()[:40])
+    assert stand(store, actions[0]).state == "planned"
+    (store.folder(actions[0].cell.id) / "checkpoint.pt").write_bytes(b"0")
+    assert stand(store, actions[0]).state == "interrupted"
+
+
+@pytest.mark.parametrize(
+    "released, failure, state", [("failed", "oom", "failed"), ("failed", "code", "failed"), ("died", "node", "interrupted")]
+)
+def test_a_failure_shows_its_class_and_the_end_of_its_log(store, actions, released, failure, state):
+    log = store.folder(actions[1].cell.id) / "log.txt"
+    claim(store, actions[1]).release(released, f"{failure}: it went wrong", failure)
+    log.write_text("".join(f"line {number}\n" for number in range(2000)) + "\nRuntimeError: [red]it went wrong\n")
+    shown = text(actions, store)
+    assert stand(store, actions[1]).state == state
+    assert f"{failure}  contrastive, seed 0: it went wrong" in shown
+    assert "RuntimeError: [red]it went wrong" in shown and "line 1999" in shown and "line 1990\n" not in shown
+    assert str(log) in shown.replace("\n", "").replace(" ", "") or str(log) in shown
+
+
+def test_what_slurm_wrote_of_a_job_is_shown_too(store, actions):
+    claim(store, actions[0]).release("died", "its job 12 was ended at its time limit", "timeout")
+    (store.folder(actions[0].cell.id) / "submitted.json").write_text('{"job": "12_0"}')
+    (store.path / "slurm").mkdir()
+    (store.path / "slurm" / "12_0_0_log.err").write_text("slurmstepd: error: *** JOB 12 CANCELLED DUE TO TIME LIMIT ***\n")
+    shown = text(actions, store)
+    assert "timeout  byol, seed 0: its job 12 was ended at its time limit" in shown
+    assert "DUE TO TIME LIMIT" in shown
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_it_fits_its_width(store, actions, width):
+    claim(store, actions[0])
+    shown = text(actions, store, width, {actions[1].cell.id: "in SLURM's queue as 7_1 (pending)"})
+    assert max(map(len, shown.splitlines())) <= width
+    assert "running" in shown and "train 25 %" in shown and "submitted" in shown
+    assert "1 running, 1 submitted, 1 planned; about" in " ".join(shown.split())
+
+
+def test_a_short_screen_shows_what_moves_and_counts_the_rest():
+    found = [
+        Standing(f"c{i}", ("r",), 0, state) for i, state in enumerate(["done"] * 5 + ["planned"] * 4 + ["running", "failed"])
+    ]
+    shown, rest = folded(found, 4)
+    assert [one.state for one in shown] == ["running", "failed", "planned", "planned"]
+    assert rest == "2 planned, 5 done"
+    assert folded(found, 11) == (found, "")
+
+
+def test_only_what_changed_is_read_again(store, actions):
+    readings = Readings(store)
+    first = readings.cell(actions[0].cell.id)
+    assert readings.cell(actions[0].cell.id) is first
+    claim(store, actions[0])
+    assert readings.cell(actions[0].cell.id).running
+
+
+def test_the_last_lines_of_a_file(tmp_path):
+    assert last_lines(tmp_path / "none", 3) == []
+    (tmp_path / "log").write_bytes(b"x" * 10_000 + b"\n\xff\n\nlast\n")
+    assert last_lines(tmp_path / "log", 2) == ["\ufffd", "last"]
+
+
+@pytest.mark.slow
+def test_watching_a_run_tells_each_change_and_ends_with_it(project, undisturbed):  # noqa: F811
+    """Beside a real run: it begins while that works, says what becomes of each cell, and ends when all have ended."""
+    process = project.start("--launcher", "inline")
+    watched = project.run("--status", "--watch")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert watched.returncode == 0, watched.stdout + watched.stderr
+    lines = watched.stdout.splitlines()
+    for name in ("byol", "contrastive", "random"):
+        assert any(" done " in line and f" {name}, seed 0" in line for line in lines), watched.stdout
+    assert any(" running " in line or " planned " in line for line in lines)
+    final = project.run("--status")
+    assert "3 done" in final.stdout
+    assert project.numbers() == undisturbed.numbers()
+    knn = next((project.cell("byol") / "evaluations").glob("knn-*.json"))
+    assert f"{json.loads(knn.read_text())['metrics']['top1']:.1f}" in final.stdout
