@@ -139,8 +139,8 @@ class Claim:
                 self.owner["progress"] = progress
             if not force and time.monotonic() - self._last < HEARTBEAT:
                 return
+            self.check()  # before the time is noted: a loss that the thread of keep_alive finds is found again at once
             self._last = time.monotonic()
-            self.check()
             self.owner["heartbeat"] = time.time()
             write_json(self.path, self.owner)
 

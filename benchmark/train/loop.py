@@ -315,6 +315,7 @@ class Training:
         self.lines.append(line)
         if not self.leads:
             return
+        self.check_owner()
         try:
             with self.metrics_path.open("a") as file:
                 file.write(json.dumps(finite(line)) + "\n")
