@@ -171,10 +171,10 @@ def shared_out(total: int, sizes: list[int]) -> list[int]:
     """How many cells of each array may run at once, together `total` (at least one of each): in proportion to their sizes."""
     if sum(sizes) <= total:
         return sizes
-    shares = [max(1, total * size // sum(sizes)) for size in sizes]
-    for number in sorted(range(len(sizes)), key=lambda number: shares[number] - total * sizes[number] / sum(sizes)):
-        if sum(shares) < total and shares[number] < sizes[number]:
-            shares[number] += 1
+    shares = [1] * len(sizes)
+    for _ in range(total - len(sizes)):  # one more to the array that has least of what it should have
+        number = min(range(len(sizes)), key=lambda number: shares[number] / sizes[number])
+        shares[number] += 1
     return shares
 
 
