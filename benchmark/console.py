@@ -24,18 +24,16 @@ from benchmark.plan.cost import words
 from benchmark.plan.plan import Action
 from benchmark.plan.shared import Alone, saved
 from benchmark.planning import Asked
-from benchmark.status import show
+from benchmark.status import STYLE
 from benchmark.store.log import last_lines
-from benchmark.store.store import Store
 
-_out = Console(highlight=False, soft_wrap=False)
+out = Console(highlight=False, soft_wrap=False)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 _FILE_WIDTH = 160  # columns of a table that is written into a file or a pipe
-_STYLE = {"done": "green", "diverged": "yellow", "failed": "red", "stopped": "yellow", "running": "cyan", "submitted": "blue"}
 
 
 def say(text: str) -> None:
-    _out.print(escape(text))
+    out.print(escape(text))
 
 
 def error(text: str) -> None:
@@ -46,9 +44,9 @@ def header(asked: Asked, absent: Sequence[str] = ()) -> None:
     """The question, and every choice that was made for the user, with its reason. absent: what is not here."""
     alone = asked.sweeps[0] if not asked.args.all else None
     if alone is not None:
-        _out.print(f"[bold]{escape(alone.question)}[/bold]  ({escape(alone.path.name)})")
+        out.print(f"[bold]{escape(alone.question)}[/bold]  ({escape(alone.path.name)})")
     else:
-        _out.print(f"[bold]Every sweep of {escape(str(asked.sweeps[0].path.parent))}[/bold]  ({len(asked.sweeps)} files)")
+        out.print(f"[bold]Every sweep of {escape(str(asked.sweeps[0].path.parent))}[/bold]  ({len(asked.sweeps)} files)")
     lines = Table.grid(padding=(0, 2, 0, 0))  # a grid, so that a long line is continued below its own beginning
     about = alone.about(asked.profile) if alone is not None else ""
     lines.add_row("profile", f"{asked.profile}{': ' if about else ''}{escape(about)} [dim]({escape(asked.why)})[/dim]")
@@ -63,31 +61,26 @@ def header(asked: Asked, absent: Sequence[str] = ()) -> None:
     lines.add_row("store", escape(str(asked.args.store)))
     for notice in [*asked.notices, *absent]:
         lines.add_row("[bold yellow]notice[/bold yellow]", escape(notice))
-    _out.print(lines)
-    _out.print()
+    out.print(lines)
+    out.print()
 
 
 def plan(asked: Asked, actions: list[Action], each: Sequence[Alone]) -> None:
     """The sums; before them the table of cells where a plan was asked for, or with --all that of the sweeps."""
-    width = _out.width if _out.is_terminal or "COLUMNS" in os.environ else _FILE_WIDTH
+    width = out.width if out.is_terminal or "COLUMNS" in os.environ else _FILE_WIDTH
     lines = plan_table.sweeps(each, width) if each else plan_table.cells(actions, width) if asked.args.plan else []
     if lines:
-        _out.print(lines[0], style="bold", markup=False, soft_wrap=True)
-        _out.out("\n".join(lines[1:]), highlight=False)
+        out.print(lines[0], style="bold", markup=False, soft_wrap=True)
+        out.out("\n".join(lines[1:]), highlight=False)
         if not each and width < plan_table.IDS_FROM:
-            _out.print(f"[dim]A window of {plan_table.IDS_FROM} columns has room for the ids of the cells.[/dim]")
-        _out.print()
+            out.print(f"[dim]A window of {plan_table.IDS_FROM} columns has room for the ids of the cells.[/dim]")
+        out.print()
     jobs, ranks, where = asked.machine.jobs, asked.args.ranks, "here"
     if asked.cluster is not None:
         jobs, ranks, where = asked.cluster.array_parallelism, asked.cluster.ask.processes, "on the cluster"
     say(plan_table.total(actions, jobs, ranks, asked.device, where))
     if each:
         say(plan_table.sharing(saved(each, actions), asked.device))
-
-
-def status(actions: list[Action], store: Store, queued: Callable[[], dict[str, str]], jobs: int, watch: bool) -> bool:
-    """Where every cell stands, from the store's files alone; whether none has failed."""
-    return show(actions, store, queued, jobs, watch, _out)
 
 
 def submitted(arrays: list[Array], left: int, command: list[str]) -> None:
@@ -99,22 +92,22 @@ def submitted(arrays: list[Array], left: int, command: list[str]) -> None:
         for array in arrays:
             one_array(array)
         status = [*(word for word in command if word != "--wait"), "--status"]
-        _out.print(f"  status: {escape(shlex.join(status))}", soft_wrap=True)
-        _out.print(f"  cancel: scancel {' '.join(numbers)}", soft_wrap=True)
+        out.print(f"  status: {escape(shlex.join(status))}", soft_wrap=True)
+        out.print(f"  cancel: scancel {' '.join(numbers)}", soft_wrap=True)
     if left:
         limit = f"{left} cell{'s' if left > 1 else ''} not submitted: submit_limit of the cluster profile is reached."
-        _out.print(f"{limit} Later, or with --wait:\n  again: {escape(shlex.join(command))}", soft_wrap=True)
+        out.print(f"{limit} Later, or with --wait:\n  again: {escape(shlex.join(command))}", soft_wrap=True)
 
 
 def one_array(array: Array) -> None:
     cells = f"{len(array.jobs)} cell{'s' if len(array.jobs) > 1 else ''}"
-    _out.print(f"  {array.number}: {cells}, each {escape(array.ask.words)}", soft_wrap=True)
+    out.print(f"  {array.number}: {cells}, each {escape(array.ask.words)}", soft_wrap=True)
 
 
 @contextlib.contextmanager
 def converting(source: Source) -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar for the one-time conversion of a data set; call it with (what, done, total)."""
-    bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=_out)
+    bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=out)
     with bar:
         task = bar.add_task(source.name, total=None)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
@@ -134,9 +127,9 @@ class Board:
             BarColumn(bar_width=None),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[note]}"),
-            console=_out,
+            console=out,
             expand=True,
-            disable=not _out.is_terminal,
+            disable=not out.is_terminal,
         )
         self._total = self._progress.add_task("all cells", total=sum(seconds.values()) or 1, note="")
         self._tasks: dict[str, TaskID] = {}
@@ -173,7 +166,7 @@ class Board:
         left = elapsed * self._share_left()
         note = f"{self._ended}/{self._all}, {words(left)} left"
         self._progress.update(self._total, completed=self._done_seconds, note=note)
-        style = _STYLE.get(end.status, "")
+        style = STYLE.get(end.status, "")
         tail = f"  {escape(end.note)}" if end.note else ""
         line = Table.grid(padding=(0, 1, 0, 0), expand=True)
         line.add_column(justify="right", no_wrap=True)
@@ -182,7 +175,7 @@ class Board:
         line.add_column(justify="right", no_wrap=True, style="dim")
         count, status = f"{self._ended:>3}/{self._all}", f"[{style}]{end.status}[/{style}]"
         line.add_row(count, status, f"{escape(end.work.label)}{tail}", f"{words(elapsed)}, about {words(left)} left")
-        _out.print(line)
+        out.print(line)
 
     def _share_left(self) -> float:
         """What is left as a multiple of what is done: by the cells' estimated costs, without any by their number."""
@@ -195,8 +188,8 @@ class Board:
 def summary(ends: list[Ended], store: Path) -> None:
     """What came of it: failures with their class and the end of their log, and what is left to do."""
     counts = Counter(end.status for end in ends)
-    _out.print()
-    _out.print(", ".join(f"{count} {status}" for status, count in counts.most_common()) + f"; records in {escape(str(store))}")
+    out.print()
+    out.print(", ".join(f"{count} {status}" for status, count in counts.most_common()) + f"; records in {escape(str(store))}")
     for end in ends:
         if end.status == "failed":
             failure = f"{end.failure}: " if end.failure else ""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmark import console
+from benchmark import console, status
 from benchmark.cli import arguments
 from benchmark.errors import InputError
 from benchmark.launch import inline, local, slurm, wait
@@ -69,7 +69,8 @@ def _round(
     if not spent:
         console.header(asked, absent)
     if args.status:
-        well = console.status(actions, store, lambda: slurm.queued(store), asked.machine.jobs, args.watch)
+        board = status.Board(actions, known, queued, lambda: slurm.queued(store), asked.machine.jobs, console.out)
+        well = status.show(board, args.watch)
         return OK if well or not args.watch else FAILED, 0.0
     each = asked.alone(known, queued) if args.all else []
     console.plan(asked, actions, each)

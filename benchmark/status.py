@@ -4,165 +4,237 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
-from rich.padding import Padding
 from rich.table import Table
 
 from benchmark.plan.cost import words
-from benchmark.plan.plan import Action
+from benchmark.plan.plan import Action, Known
 from benchmark.standing import OVER, STATES, Readings, Standing, evidence
-from benchmark.store.store import Store
 
 REFRESH = 2.0  # seconds between looks at the files
 ASK_AGAIN = 15.0  # seconds between questions to SLURM
-_WIDE = 118  # columns from which host and restarts have room of their own
+_WIDE = 118  # columns from which host, restarts and id have room of their own
+_NAME = 12  # columns that a row's name has at least
 _EXPLAINED = 8  # cells whose trouble is shown in full
+_SIDE_BY_SIDE = 4  # names of cells with one trouble in common
 STYLE = {
     "done": "green", "running": "cyan", "failed": "red", "diverged": "yellow", "interrupted": "yellow", "partly": "yellow",
-    "stale": "yellow", "submitted": "blue", "requeued": "blue",
+    "stale": "yellow", "submitted": "blue", "requeued": "blue", "stopped": "yellow",
 }  # fmt: skip
+Queued = Mapping[str, str]  # cell id -> a few words about its job in SLURM's queue
 
 
-def show(
-    actions: list[Action], store: Store, queued: Callable[[], dict[str, str]], jobs: int, watch: bool, out: Console
-) -> bool:
-    """Print where the cells stand; with `watch` stay until each has ended. Whether none has failed.
+@dataclass
+class Board:
+    """What `show` needs to know. queued: SLURM's queue as it was just now, `ask`: as it is; jobs: cells at once where none
+    runs to tell."""
 
-    queued: asks SLURM for the cells in its queue. jobs: cells at once, where none runs to tell.
-    """
-    readings = Readings(store)
+    actions: list[Action]
+    known: Known
+    queued: Queued
+    ask: Callable[[], Queued]
+    jobs: int
+    out: Console
+    prices: dict[tuple[object, ...], float] = field(default_factory=dict)
+
+    def looks(self) -> Iterator[list[Standing]]:
+        """The standings, again and again, until every cell has ended."""
+        readings, asked = Readings(self.known), time.monotonic()
+        while True:
+            if time.monotonic() - asked >= ASK_AGAIN:
+                self.queued, asked = self.ask(), time.monotonic()
+            found = readings.standings(self.actions, self.queued)
+            yield found
+            if all(one.state in OVER for one in found):
+                return
+            time.sleep(REFRESH)
+
+    def left(self, action: Action, one: Standing) -> float:
+        """Seconds of one device until it is done: what its holder says of its stage, and the price of what comes after."""
+        if one.state in OVER:
+            return 0.0
+        training = one.stage == "train" and one.share is not None
+        missing = [evaluation for evaluation in action.cell.evaluations if evaluation.id not in one.measured]
+        if one.left is not None and not training and missing:
+            missing = missing[1:]  # the first is that which it is at
+        trains = not one.trained and not (training and one.left is not None)
+        key = (action.rows, trains, len(missing))  # the cells of a row differ in their seed alone, so they cost the same
+        if key not in self.prices:
+            self.prices[key] = self.known.seconds(action.cell.config, missing, trains)[0]
+        if training and one.left is None:  # interrupted: it goes on from about there
+            untrained = self.known.seconds(action.cell.config, missing, False)[0]
+            return untrained + (self.prices[key] - untrained) * (1 - (one.share or 0.0))
+        return (one.left or 0.0) + self.prices[key]
+
+
+def show(board: Board, watch: bool) -> bool:
+    """Print where the cells stand; with `watch` stay until each has ended, or Ctrl-C. Whether none has failed."""
+    out = board.out
     if not watch:
-        found = readings.standings(actions, queued())
+        found = next(board.looks())
         out.print(_table(found, out.width))
-        out.print(_summary(found, actions, jobs))
-        out.print(_troubles(found, store))
-    elif out.is_terminal:
-        found = _stay(actions, store, readings, queued, jobs, out)
-    else:
-        found = _tell(actions, readings, queued, out)
+        out.print(summary(board, found))
+        _troubles(board, found)
+        return not any(one.state == "failed" for one in found)
+    try:
+        found = _stay(board) if out.is_terminal else _tell(board)
+    except KeyboardInterrupt:  # whoever has seen enough has done nothing wrong
+        return True
     return not any(one.state == "failed" for one in found)
 
 
-def _looks(actions: list[Action], readings: Readings, queued: Callable[[], dict[str, str]]) -> Any:
-    """The standings, again and again, until every cell has ended."""
-    asked, waiting = -ASK_AGAIN, {}  # type: float, dict[str, str]
-    while True:
-        if time.monotonic() - asked >= ASK_AGAIN:
-            asked, waiting = time.monotonic(), queued()
-        found = readings.standings(actions, waiting)
-        yield found
-        if all(one.state in OVER for one in found):
-            return
-        time.sleep(REFRESH)
-
-
-def _stay(
-    actions: list[Action], store: Store, readings: Readings, queued: Callable[[], dict[str, str]], jobs: int, out: Console
-) -> list[Standing]:
+def _stay(board: Board) -> list[Standing]:
     found: list[Standing] = []
+    out = board.out
     with Live(console=out, auto_refresh=False, vertical_overflow="crop") as live:
-        for found in _looks(actions, readings, queued):
-            below = [_summary(found, actions, jobs)]
-            shown, rest = folded(found, max(3, out.height - 8))
+        for found in board.looks():
+            below = summary(board, found)
+            room = out.height - 3 - len(out.render_lines(below))  # the head of the table, the line of the rest, the cursor
+            shown, rest = folded(found, max(3, room), _lines(out.width))
             more = [f"[dim]and {rest}[/dim]"] if rest else []
-            live.update(Group(_table(shown, out.width), *more, *below), refresh=True)
-    out.print(_troubles(found, store))
+            live.update(Group(_table(shown, out.width), *more, below), refresh=True)
+    _troubles(board, found)
     return found
 
 
-def _tell(actions: list[Action], readings: Readings, queued: Callable[[], dict[str, str]], out: Console) -> list[Standing]:
+def _tell(board: Board) -> list[Standing]:
     """Into a file or a pipe: a line for each change of a state."""
     before: dict[str, str] = {}
     found: list[Standing] = []
-    for found in _looks(actions, readings, queued):
+    for found in board.looks():
         for one in found:
             if before.get(one.cell_id) != one.state:
                 before[one.cell_id] = one.state
-                note = f": {one.note}" if one.note else ""
-                at = time.strftime("%H:%M:%S")
-                out.print(
-                    f"{at} {one.state:11} {_name(one)}, seed {one.seed} ({one.cell_id}){note}", markup=False, soft_wrap=True
-                )
+                why = ": ".join(filter(None, [one.failure, _note(one)]))
+                line = f"{time.strftime('%H:%M:%S')} {one.state:11} {label(one)} ({one.cell_id}){': ' if why else ''}{why}"
+                board.out.print(line, markup=False, soft_wrap=True)
+    board.out.print(f"{time.strftime('%H:%M:%S')} {summary(board, found)}", soft_wrap=True)
     return found
 
 
-def folded(found: list[Standing], room: int) -> tuple[list[Standing], str]:
-    """What fits on the screen, what moves and what failed first; and the rest in words, such as `40 planned, 12 done`."""
-    ranked = sorted(found, key=lambda one: STATES.index(one.state))
-    if len(ranked) <= room:
+def folded(found: list[Standing], room: int, lines: Callable[[Standing], int] = lambda one: 1) -> tuple[list[Standing], str]:
+    """What fits on the screen, what moves and what failed first; and the rest in words, such as `40 planned, 12 done`.
+
+    room: lines on the screen; lines: how many a cell takes.
+    """
+    if sum(map(lines, found)) <= room:
         return found, ""
-    rest = Counter(one.state for one in ranked[room:])
-    return ranked[:room], ", ".join(f"{count} {state}" for state, count in rest.items())
+    ranked = sorted(found, key=lambda one: STATES.index(one.state))
+    taken = shown = 0
+    for one in ranked:
+        taken += lines(one)
+        if taken > room:
+            break
+        shown += 1
+    rest = Counter(one.state for one in ranked[shown:])
+    return ranked[:shown], ", ".join(f"{count} {state}" for state, count in rest.items())
+
+
+def _lines(width: int) -> Callable[[Standing], int]:
+    return lambda one: 1 if width >= _WIDE or not _beside(one) else 2
 
 
 def _table(found: list[Standing], width: int) -> Table:
+    """One line a cell; on a narrow screen a second one says the host of a cell that moves, and its restarts."""
     wide = width >= _WIDE
-    table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
-    table.add_column("row", overflow="fold", ratio=None)
-    table.add_column("seed", justify="right")
-    table.add_column("state", no_wrap=True)
-    table.add_column("progress", no_wrap=wide, overflow="fold")
-    for name in ("left", "loss", "kNN %"):
-        table.add_column(name, justify="right", no_wrap=True)
-    if wide:
-        table.add_column("restarts", justify="right")
-        table.add_column("host", no_wrap=True)
-        table.add_column("cell", no_wrap=True, style="dim")
-    for one in found:
-        style = STYLE.get(one.state, "")
-        left = words(one.left) if one.left is not None else ""
-        loss = f"{one.loss:.3f}" if one.loss is not None else ""
-        knn = f"{one.knn:.1f}" if one.knn is not None else ""
-        state = f"[{style}]{one.state}[/{style}]" if style else one.state
-        more = [str(one.restarts or ""), escape(one.host), one.cell_id] if wide else []
-        name = escape(_name(one)) if wide else _with_host(one)
-        table.add_row(name, str(one.seed), state, escape(one.progress), left, loss, knn, *more)
+    heads = ["seed", "state", "progress", "left", "loss", "kNN %", *(["restarts", "host", "cell"] if wide else [])]
+    rows = [_cells(one)[: len(heads)] for one in found]
+    widths = [max(len(head), *(len(row[place]) for row in rows), 0) for place, head in enumerate(heads)]
+    room = max(_NAME, width - sum(widths) - 2 * len(widths))  # two columns between two columns
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), collapse_padding=True)
+    table.add_column("row", no_wrap=True, overflow="ellipsis", max_width=room)
+    for head in heads:
+        right = head in ("seed", "left", "loss", "kNN %", "restarts")
+        table.add_column(head, justify="right" if right else "left", no_wrap=True, style="dim" if head == "cell" else "")
+    for one, (seed, state, *rest) in zip(found, rows, strict=True):
+        style = STYLE.get(one.state)
+        state = f"[{style}]{state}[/{style}]" if style else state
+        name = escape(_clipped(one, room))
+        if not wide and _beside(one):
+            name += f"\n[dim]  {escape(_beside(one)[: room - 2])}[/dim]"
+        table.add_row(name, seed, state, *map(escape, rest))
     return table
 
 
-def _name(one: Standing) -> str:
-    more = f" (+{len(one.rows) - 1})" if len(one.rows) > 1 else ""
-    return one.rows[0] + more
+def _cells(one: Standing) -> list[str]:
+    return [
+        str(one.seed),
+        one.state,
+        one.progress,
+        words(one.left) if one.left is not None else "",
+        f"{one.loss:.3f}" if one.loss is not None else "",
+        f"{one.knn:.1f}" if one.knn is not None else "",
+        str(one.restarts or ""),
+        one.host,
+        one.cell_id,
+    ]
 
 
-def _with_host(one: Standing) -> str:
-    """Where a column has no room for them, what a narrow screen still wants to know of a cell that moves."""
-    restarts = f"{one.restarts} restart{'s' if one.restarts > 1 else ''}" if one.restarts else ""
-    about = ", ".join(filter(None, [one.host if one.state == "running" else "", restarts]))
-    return escape(_name(one)) + (f"\n  [dim]{escape(about)}[/dim]" if about else "")
+def _more(one: Standing) -> str:
+    return f" (+{len(one.rows) - 1})" if len(one.rows) > 1 else ""
 
 
-def _summary(found: list[Standing], actions: list[Action], jobs: int) -> str:
+def _clipped(one: Standing, room: int) -> str:
+    """The name of its row; of one that is too long the beginning, and how many more rows there are."""
+    name, more = one.rows[0], _more(one)
+    return name + more if len(name + more) <= room else name[: room - len(more) - 1] + "…" + more
+
+
+def label(one: Standing) -> str:
+    return f"{one.rows[0]}{_more(one)}, seed {one.seed}"
+
+
+def _beside(one: Standing) -> str:
+    """Where a column has no room for them, what a narrow screen still wants to know of a cell."""
+    restarts = f"{one.restarts} restart{'s' if one.restarts > 1 else ''}" if one.restarts and one.state != "done" else ""
+    return ", ".join(filter(None, [one.host if one.state == "running" else "", restarts]))
+
+
+def summary(board: Board, found: list[Standing]) -> str:
     """How many stand where, and how long it will take at the present pace: as many at once as there are now."""
     counts = Counter(one.state for one in found)
     told = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    price = {action.cell.id: action.seconds for action in actions}
-    left = sum(one.left or 0.0 if one.state == "running" else price[one.cell_id] for one in found if one.state not in OVER)
+    each = [board.left(action, one) for action, one in zip(board.actions, found, strict=True)]
+    left, running = sum(each), counts["running"]
     if not left:
         return told
-    running = counts["running"]
-    at_once, pace = (running, f"with {running} running") if running else (jobs, f"with {jobs} at once")
-    longest = max((one.left or 0.0 if one.state == "running" else price[one.cell_id] for one in found), default=0.0)
-    return f"{told}; about {words(left)} of device time left, {words(max(left / at_once, longest))} {pace}"
+    at_once, pace = (running, f"with {running} running") if running else (board.jobs, f"with {board.jobs} at once")
+    return f"{told}; about {words(left)} of device time left, {words(max(left / at_once, *each))} {pace}"
 
 
-def _troubles(found: list[Standing], store: Store) -> RenderableType:
-    """Why cells failed, diverged or were lost: the class, the words, where the log is and how it ends."""
-    troubled = [one for one in found if one.troubled]
-    lines: list[RenderableType] = []
-    for one in troubled[:_EXPLAINED]:
+def _note(one: Standing) -> str:
+    """Notes of older versions have their class in front."""
+    return one.note.removeprefix(f"{one.failure}: ") if one.failure else one.note
+
+
+def _troubles(board: Board, found: list[Standing]) -> None:
+    """Why cells failed, diverged or were lost: the class, the words, where the log is and how it ends. Whatever was only
+    stopped, by a person or for want of something, has a line for all that say the same."""
+    out = board.out
+    ranked = sorted((one for one in found if one.worth_words), key=lambda one: STATES.index(one.state))
+    lost = [one for one in ranked if one.failure is not None]
+    for one in lost[:_EXPLAINED]:
         style = STYLE.get(one.state, "")
-        what = one.failure or one.state
-        note = one.note.removeprefix(f"{what}: ")
-        lines += ["", f"[{style}]{what}[/{style}]  {escape(_name(one))}, seed {one.seed}: {escape(note)}"]
-        if one.log:
-            lines.append(Padding(f"[dim]{escape(str(one.log))}[/dim]", (0, 0, 0, 2)))
-        lines += [Padding(escape(line), (0, 0, 0, 4)) for line in evidence(one, store)]
-    if len(troubled) > _EXPLAINED:
-        lines += ["", f"and {len(troubled) - _EXPLAINED} more; --only and --cell show them one by one"]
-    return Group(*lines)
+        out.print(f"\n[{style}]{one.failure}[/{style}]  {escape(label(one))}: {escape(_note(one))}", soft_wrap=True)
+        ending = evidence(one, board.known.store)
+        if one.log and ending:
+            out.print(f"  [dim]{escape(str(one.log))}[/dim]", soft_wrap=True)
+        for line in ending:
+            out.print(f"    {line}", markup=False, soft_wrap=True)
+    if len(lost) > _EXPLAINED:
+        out.print(f"\nand {len(lost) - _EXPLAINED} more; --only and --cell show them one by one")
+    same: dict[tuple[str, str], list[Standing]] = {}
+    for one in ranked:
+        if one.failure is None:
+            same.setdefault((one.state, one.note), []).append(one)
+    if same:
+        out.print()
+    for (state, note), those in same.items():
+        names = "; ".join(label(one) for one in those[:_SIDE_BY_SIDE])
+        more = f" and {len(those) - _SIDE_BY_SIDE} more" if len(those) > _SIDE_BY_SIDE else ""
+        out.print(f"[{STYLE.get(state, 'dim')}]{state}[/]  {escape(names)}{more}: {escape(note)}", soft_wrap=True)
