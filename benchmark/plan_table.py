@@ -76,7 +76,7 @@ def sharing(saves: Saved, device: str) -> str:
 
 def hours(seconds: float, device: str) -> str:
     number = seconds / 3600
-    shown = f"{number:,.0f}" if number >= 100 else f"{number:.1f}" if number >= 1 else f"{number:.2g}"
+    shown = f"{number:,.0f}" if number >= 100 else f"{number:.1f}" if number >= 1 else f"{max(number, 0.01):.2f}"
     return f"{shown} {'GPU' if device == 'cuda' else 'CPU'}-hours"
 
 

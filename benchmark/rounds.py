@@ -47,19 +47,27 @@ def until_decided(asked: Asked, round_of: Round) -> int:
     asked.args.mode = "cached"  # what fails again in this call is not tried for ever
     while True:
         open_rows = verdicts()
-        more = {row.name: seeds for row in open_rows if (seeds := _next(row, asked.args.max_seeds))}
+        more = _with_work(asked, {row.name: _next(row, asked.args.max_seeds) for row in open_rows})
+        if asked.args.plan:
+            code, _ = round_of(more, spent)
+            _say(open_rows, asked.args.max_seeds)
+            return code
         _say(open_rows, asked.args.max_seeds)
-        known = asked.known()
-        ended = {action.cell.id for action in asked.actions(known, {}) if not action.works}
-        if not any(action.works for action in asked.actions(known, {}, more) if action.cell.id not in ended):
-            if asked.args.plan:
-                round_of({}, spent)
+        if not more:
             return failed
         code, hours = round_of(more, spent)
         spent += hours
         if code in (OVER_BUDGET, STOPPED) or _looked(asked):
             return code
         failed = failed or code
+
+
+def _with_work(asked: Asked, more: dict[str, list[int]]) -> dict[str, list[int]]:
+    """The further seeds, or none at all where each of them has failed already."""
+    more, known = {row: seeds for row, seeds in more.items() if seeds}, asked.known()
+    before = {action.cell.id for action in asked.actions(known, {})}
+    works = (action.works for action in asked.actions(known, {}, more) if action.cell.id not in before)
+    return more if any(works) else {}
 
 
 def _looked(asked: Asked) -> bool:

@@ -41,12 +41,16 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class ClaimVerdict:
-    """basis: what a collapse was decided on when not on the interval of the mean: 'one seed' or 'each seed' by itself."""
+    """basis: what a collapse was decided on when not on the interval of the mean: 'one seed' or 'each seed' by itself.
+
+    waits_for_baseline: an order that is open only because the untrained network has a single seed.
+    """
 
     outcome: Outcome
     sentence: str
     more_seeds: int | None = None
     basis: str = ""
+    waits_for_baseline: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,9 @@ def order(above: Side, below: Side, baseline: Side, metric: Metric) -> ClaimVerd
         return ClaimVerdict("undecided", f"{gap} includes 0; {advice(more, EACH)}", more)
     learned = _beats(better, baseline, sign)
     if learned is not None:
-        return ClaimVerdict("undecided", f"{gap}, but {learned}, so accuracy cannot decide at this scale")
+        waits = baseline.measured.n == 1 and not baseline.measured.stale
+        reason = f"{gap}, but {learned}, so accuracy cannot decide at this scale"
+        return ClaimVerdict("undecided", reason, waits_for_baseline=waits)
     return ClaimVerdict(outcome, f"{gap}, and {better.name} is above {baseline.name}")
 
 

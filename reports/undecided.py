@@ -15,7 +15,7 @@ from reports.assemble import assemble
 from reports.evidence import Data, Evidence, read_evidence
 from reports.planned import Plan, PlannedRow, read_plan
 from reports.reference import read_references
-from reports.spec import ClaimSpec, TableSpec, read_tables
+from reports.spec import TableSpec, read_tables
 from reports.table import Row, Table
 
 
@@ -87,16 +87,11 @@ def _asked_for(spec: TableSpec, table: Table) -> Iterator[tuple[str, int, str]]:
             target = min(_count(rows[row_id]) for row_id in claim.rows) + stated.verdict.more_seeds
             wanted = {row_id: target - _count(rows[row_id]) for row_id in claim.rows}
         else:
-            wanted = {spec.baseline: 1} if _lacks_baseline(spec, claim, rows) else {}
+            wanted = {spec.baseline: 1} if stated.verdict.waits_for_baseline else {}
         for row_id, more in wanted.items():
             name = spec.rows[row_id].sweep
             if name is not None and more > 0:
                 yield name, more, f"{stated.says.rstrip('.')}: {stated.verdict.sentence}"
-
-
-def _lacks_baseline(spec: TableSpec, claim: ClaimSpec, rows: dict[str, Row]) -> bool:
-    """Whether an order is only open because the untrained network, which the better row must beat, has a single seed."""
-    return claim.kind == "order" and _count(rows[spec.baseline]) == 1 and all(_count(rows[row]) > 1 for row in claim.rows)
 
 
 def _count(row: Row) -> int:
