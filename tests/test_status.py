@@ -2,18 +2,23 @@
 
 import io
 import json
+import os
+import socket
 import time
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from benchmark.plan.plan import make_plan
+from benchmark.plan.plan import Known, make_plan
 from benchmark.plan.sweep import DataIdentity, load_sweep
-from benchmark.standing import Readings, Standing, last_lines
-from benchmark.status import folded, show
+from benchmark.standing import Readings, Standing
+from benchmark.status import Board, folded, show
 from benchmark.store.owner import STALE, Claim
+from benchmark.store.record import write_json
 from benchmark.store.store import Store
 from tests.e2e.conftest import SWEEP, Project, cache, project, undisturbed  # noqa: F401
+from tests.plan.test_plan import evaluation_record, pretrain_record
 
 PROGRESS = {"stage": "train", "step": 30, "total": 120, "loss": 3.25, "eta_seconds": 60.0}
 
@@ -44,13 +49,13 @@ def claim(store, action, **changed):
 
 
 def stand(store, action, queued=None):
-    (one,) = Readings(store).standings([action], {action.cell.id: queued} if queued else {})
+    (one,) = Readings(Known.read(store, "cpu")).standings([action], {action.cell.id: queued} if queued else {})
     return one
 
 
 def text(actions, store, width=160, queued=None):
     out = Console(file=io.StringIO(), width=width, highlight=False)
-    show(actions, store, lambda: queued or {}, 2, False, out)
+    show(Board(actions, Known.read(store, "cpu"), queued or {}, dict, 2, out), False)
     return out.file.getvalue()
 
 
@@ -59,14 +64,14 @@ def test_untouched_submitted_and_requeued(store, actions):
     assert stand(store, actions[0], "job 7 (pending)").state == "submitted"
     claim(store, actions[0]).release("stopped", "asked to stop by SIGUSR2")
     again = stand(store, actions[0], "job 7 (pending)")
-    assert (again.state, again.note) == ("requeued", "job 7 (pending)")
+    assert (again.state, again.note) == ("requeued", "asked to stop by SIGUSR2; job 7 (pending)")
     assert stand(store, actions[0]).state == "interrupted"
 
 
 def test_running_says_stage_share_time_left_loss_and_host(store, actions):
     claim(store, actions[0])
     one = stand(store, actions[0])
-    assert (one.state, one.progress, one.loss, one.restarts) == ("running", "train 25 %", 3.25, 0)
+    assert (one.state, one.progress, one.loss, one.restarts) == ("running", "train 25%", 3.25, 0)
     assert one.left is not None and 55 < one.left <= 60
     (store.folder(one.cell_id) / "metrics.jsonl").write_text('{"step": 30, "loss": 3.25}\n{"step": 40, "loss": 2.5}\n')
     assert stand(store, actions[0]).loss == 2.5  # newer than the last beat
@@ -82,16 +87,94 @@ def test_a_heartbeat_of_another_host(store, actions):
     path = store.folder(actions[0].cell.id) / "owner.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"heartbeat": time.time() - STALE - 1}))
     gone = stand(store, actions[0])
-    assert (gone.state, gone.left, gone.note) == ("interrupted", None, "its process is gone without a word")
+    assert (gone.state, gone.left, gone.failure) == ("interrupted", None, "node")
+    assert gone.note == "no heartbeat from node7.cluster.site for 2 min"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"host": socket.gethostname(), "process_start": "1"}))
+    assert (stand(store, actions[0]).failure, stand(store, actions[0]).note) == (None, "its process is gone without a word")
 
 
 def test_a_torn_claim_is_no_claim(store, actions):
+    """Nobody holds such a cell; but somebody did, so it is not as if nothing had been done."""
     claim(store, actions[0])
     path = store.folder(actions[0].cell.id) / "owner.json"
     path.write_text(path.read_text()[:40])
-    assert stand(store, actions[0]).state == "planned"
+    assert (stand(store, actions[0]).state, stand(store, actions[0]).note) == ("interrupted", "its claim cannot be read")
     (store.folder(actions[0].cell.id) / "checkpoint.pt").write_bytes(b"0")
     assert stand(store, actions[0]).state == "interrupted"
+
+
+def finish(store, action, evaluations=99, **evaluation):
+    """The records that a run leaves; `evaluation`: what that of the last one says otherwise."""
+    folder = store.folder(action.cell.id)
+    (folder / "evaluations").mkdir(exist_ok=True, parents=True)
+    write_json(folder / "record.json", pretrain_record(action.cell))
+    measured = action.cell.evaluations[:evaluations]
+    for one in measured:
+        record = evaluation_record(one, 1.0, 0.0) | (evaluation if one is measured[-1] else {})
+        write_json(folder / "evaluations" / f"{one.id}.json", record)
+
+
+def test_records_come_before_the_claim(store, actions):
+    """A holder that was killed between its last record and the release of its claim; one that measures; one that stopped."""
+    finish(store, actions[0])
+    claim(store, actions[0], host="elsewhere", heartbeat=time.time() - STALE - 1)
+    assert (stand(store, actions[0]).state, stand(store, actions[0]).worth_words) == ("done", False)
+    finish(store, actions[1], 1)
+    held = claim(store, actions[1])
+    held.beat({"stage": "linear, 2 of 3"}, force=True)
+    assert (stand(store, actions[1]).state, stand(store, actions[1]).progress) == ("running", "linear, 2 of 3")
+    held.release("stopped", "asked to stop by SIGTERM")
+    assert (stand(store, actions[1]).state, stand(store, actions[1]).progress) == ("partly", "1 of 3 measured")
+    assert "partly  contrastive, seed 0: asked to stop by SIGTERM" in text(actions, store)
+
+
+def test_an_evaluation_that_diverged_is_told_of_a_done_cell(store, actions):
+    found = {"status": "diverged", "metrics": {}, "diverged": {"step": 3, "layer": None, "gradient_norm": None}}
+    finish(store, actions[0], **found)
+    assert stand(store, actions[0]).state == "done"
+    name = actions[0].cell.evaluations[-1].protocol["name"]
+    assert f"diverged  byol, seed 0: {name} diverged" in text(actions, store)
+
+
+def test_a_job_that_refused_to_start_says_why(store, actions):
+    (store.folder(actions[0].cell.id) / "submitted.json").write_text(
+        '{"job": "7_0", "ended": "stopped", "note": "the code has changed"}'
+    )
+    assert (stand(store, actions[0]).state, stand(store, actions[0]).note) == ("planned", "the code has changed")
+    assert "planned  byol, seed 0: the code has changed" in text(actions, store)
+
+
+def test_a_stale_cell_is_one_that_another_version_finished(store, actions):
+    old = replace(actions[0].cell, config=actions[0].cell.config | {"version": 0})
+    finish(store, replace(actions[0], cell=old))
+    one = stand(store, actions[0])
+    assert (one.state, one.note) == ("stale", f"byol VERSION 0 -> {actions[0].cell.config['version']}")
+    claim(store, actions[0]).release("stopped", "asked to stop")
+    assert stand(store, actions[0]).state == "interrupted"
+
+
+def test_a_knn_that_training_logs_is_shown_until_the_record_is_there(store, actions):
+    claim(store, actions[0])
+    folder = store.folder(actions[0].cell.id)
+    (folder / "metrics.jsonl").write_text('{"step": 30, "loss": 3.25, "knn": 41.5}\n')
+    assert stand(store, actions[0]).knn == 41.5
+    finish(store, actions[0], 1, metrics={"top1": 62.25})
+    assert stand(store, actions[0]).knn == 62.25
+
+
+def test_what_is_left_counts_what_comes_after_the_stage(store, actions):
+    """Of a running cell its evaluations too, of one in SLURM's queue all; of an ended one nothing."""
+    claim(store, actions[0])
+    finish(store, actions[1])
+    queued = {actions[2].cell.id: "in SLURM's queue as 7_1 (pending)"}
+    known = Known.read(store, "cpu")
+    board = Board(actions, known, queued, dict, 2, Console(file=io.StringIO()))
+    found = next(board.looks())
+    running, ended, waiting = (board.left(action, one) for action, one in zip(actions, found, strict=True))
+    after, _ = known.seconds(actions[0].cell.config, actions[0].cell.evaluations, False)
+    assert running == pytest.approx(found[0].left + after)
+    assert ended == 0
+    assert waiting == known.seconds(actions[2].cell.config, actions[2].cell.evaluations, True)[0]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +206,7 @@ def test_it_fits_its_width(store, actions, width):
     claim(store, actions[0])
     shown = text(actions, store, width, {actions[1].cell.id: "in SLURM's queue as 7_1 (pending)"})
     assert max(map(len, shown.splitlines())) <= width
-    assert "running" in shown and "train 25 %" in shown and "submitted" in shown
+    assert "running" in shown and "train 25%" in shown and "submitted" in shown
     assert "1 running, 1 submitted, 1 planned; about" in " ".join(shown.split())
 
 
@@ -137,18 +220,30 @@ def test_a_short_screen_shows_what_moves_and_counts_the_rest():
     assert folded(found, 11) == (found, "")
 
 
+def test_a_cell_with_two_lines_takes_the_room_of_two():
+    found = [Standing(f"c{i}", ("r",), 0, "running", host="node1") for i in range(4)]
+    assert folded(found, 5, lambda one: 2) == (found[:2], "2 running")
+
+
 def test_only_what_changed_is_read_again(store, actions):
-    readings = Readings(store)
-    first = readings.cell(actions[0].cell.id)
-    assert readings.cell(actions[0].cell.id) is first
-    claim(store, actions[0])
-    assert readings.cell(actions[0].cell.id).running
-
-
-def test_the_last_lines_of_a_file(tmp_path):
-    assert last_lines(tmp_path / "none", 3) == []
-    (tmp_path / "log").write_bytes(b"x" * 10_000 + b"\n\xff\n\nlast\n")
-    assert last_lines(tmp_path / "log", 2) == ["\ufffd", "last"]
+    claim(store, actions[0]).release("stopped", "asked to stop")
+    finish(store, actions[1])
+    long_ago = time.time() - 3600
+    for path in store.cells_folder.glob("**/*"):
+        os.utime(path, (long_ago, long_ago))
+    known = Known.read(store, "cpu")
+    readings = Readings(known)
+    for action in actions[:2]:
+        first = readings.look(action.cell.id)
+        assert first.found is known.cells[action.cell.id]  # what the plan has read
+        assert readings.look(action.cell.id) is first
+    held = claim(store, actions[0])
+    assert readings.look(actions[0].cell.id).found.running
+    held.release("failed", "out of memory", "oom")
+    assert readings.look(actions[0].cell.id).owner["failure"] == "oom"
+    (evaluation,) = (store.folder(actions[1].cell.id) / "evaluations").glob("collapse-*.json")
+    evaluation.unlink()
+    assert len(readings.look(actions[1].cell.id).found.evaluated) == 2
 
 
 @pytest.mark.slow
