@@ -1,28 +1,33 @@
-"""The throw-away cluster of the session, and a project that runs on it."""
+"""The throw-away cluster of the session, projects that run on it, and the disturbances that happen side by side."""
 
+import contextlib
 import shutil
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from benchmark.store.record import read_json
 from tests.e2e.conftest import SWEEP, Project, cache, undisturbed  # noqa: F401  (fixtures)
 from tests.slurm.cluster import Cluster, missing
+from tests.slurm.project import LONG, SlurmProject
 
-PROFILE = {"partition": "debug", "gpus": 0, "cpus": 2, "mem_gb": 1, "minutes": 60, "signal_delay_seconds": 30}
+_AT_ONCE = 5  # disturbances under way at the same time: most of their time they wait
 
 
-@pytest.fixture(scope="session")
-def cluster():
+def pytest_configure(config):
+    config.addinivalue_line("markers", "at_once(site=cluster): runs on a thread from the session's start, beside the others")
+
+
+@contextlib.contextmanager
+def running(accounting: bool = True) -> Iterator[Cluster]:
+    """A cluster, and nothing left of it afterwards."""
     lacking = missing()
     if lacking:
-        pytest.skip(f"this machine lacks {', '.join(lacking)}: install slurm-wlm, slurmdbd, munge and mariadb-server")
+        pytest.fail(f"this machine lacks {', '.join(lacking)}; .ci/slurm installs them", pytrace=False)
     root = Path(tempfile.mkdtemp(prefix="slurm-"))  # not pytest's own folder: its path is too long and closed to munge
-    one = Cluster(root)
+    one = Cluster(root, accounting)
     try:
         one.start()
         yield one
@@ -33,62 +38,32 @@ def cluster():
         assert not left, f"processes of the cluster are still there: {left}"
 
 
-@dataclass
-class SlurmProject(Project):
-    """A Project whose run command submits to the cluster."""
+@pytest.fixture(scope="session")
+def cluster():
+    with running() as one:
+        yield one
 
-    cluster: Cluster
 
-    def profile(self, **changes: object) -> Path:
-        """A cluster profile; a key with the value None is left out."""
-        path = self.folder / "cluster.yaml"
-        values = {key: value for key, value in (PROFILE | changes).items() if value is not None}
-        path.write_text("".join(f"{key}: {value}\n" for key, value in values.items()))
-        return path
+@pytest.fixture(scope="session")
+def plain_site():
+    """A cluster without accounting: sacct answers nothing."""
+    with running(accounting=False) as one:
+        yield one
 
-    def submit(self, *extra: str, **changes: object):
-        path = self.profile(**changes)
-        return self.run("--launcher", "slurm", "--cluster", str(path), *extra, **self.cluster.environment())
 
-    def look(self, flag: str, *extra: str) -> str:
-        """What --plan or --status prints, with the cluster at hand."""
-        done = self.run(flag, *extra, **self.cluster.environment())
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def wait(self, what: str, condition: Callable[[], object], seconds: float = 120) -> None:
-        limit = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < limit, f"waited in vain until {what}\n{self.evidence()}"
-            time.sleep(0.2)
-
-    def wait_for_the_end(self) -> None:
-        self.wait("the queue is empty", lambda: not self.cluster.queue())
-
-    def wait_for_training(self, method: str) -> str:
-        """Wait until the cell trains; the id of its job."""
-
-        def progress() -> bool:
-            lines = list(self.store.glob(f"cells/{method}-*/metrics.jsonl"))
-            return bool(lines) and len(lines[0].read_text().splitlines()) >= 3
-
-        self.wait(f"{method} trains", progress)
-        return str(read_json(self.cell(method) / "owner.json")["job"])
-
-    def log(self, method: str) -> str:
-        return (self.cell(method) / "log.txt").read_text()
-
-    def evidence(self) -> str:
-        logs = sorted([*self.store.glob("slurm/*.err"), *self.store.glob("slurm/*.out"), *self.store.glob("cells/*/log.txt")])
-        texts = [f"== {path.name}\n{path.read_text(errors='replace')[-2000:]}" for path in logs]
-        return "\n".join([*self.cluster.queue(), *texts, self.cluster.logs()])
+@pytest.fixture(scope="session")
+def lost_site():
+    """Another one, whose controller will end."""
+    with running(accounting=False) as one:
+        yield one
 
 
 @pytest.fixture
 def slurm_project(tmp_path, cache, cluster):  # noqa: F811
     (tmp_path / "sweep.yaml").write_text(SWEEP)
-    yield SlurmProject(tmp_path, cache, cluster)
-    cluster.clear()
+    project = SlurmProject(tmp_path, cache, cluster)
+    yield project
+    project.clear()
 
 
 @pytest.fixture(scope="session")
@@ -102,4 +77,54 @@ def undisturbed_long(tmp_path_factory, cache):  # noqa: F811
     return project
 
 
-LONG = ("epochs=40", "--only", "row=byol")
+class Side:
+    """The tests marked `at_once` that were asked for, in the order of their files, each on a thread and with a project of its
+    own on the cluster that its mark names. Their bodies take (project, reference) and nothing else; a test is over when its
+    body is, and fails as it does."""
+
+    def __init__(self, bodies: dict[str, Callable[..., None]], make: Callable[[str], SlurmProject], reference: Project) -> None:
+        self._pool = ThreadPoolExecutor(_AT_ONCE)
+        self.projects = {name: make(name) for name in bodies}
+        self.ends: dict[str, Future[None]] = {
+            name: self._pool.submit(body, project=self.projects[name], reference=reference) for name, body in bodies.items()
+        }
+
+    def stop(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for project in self.projects.values():
+            project.over.set()
+            project.clear()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def side(request, cluster, undisturbed_long, tmp_path_factory, cache):  # noqa: F811
+    """Started before the first test, so that what the disturbances wait for passes while other tests run."""
+    marks = {item: item.get_closest_marker("at_once") for item in request.session.items}
+    wanted = {item.name: (item.function, mark.kwargs.get("site", "cluster")) for item, mark in marks.items() if mark}
+
+    def make(name: str) -> SlurmProject:
+        folder = tmp_path_factory.mktemp(name[:40])
+        (folder / "sweep.yaml").write_text(SWEEP)
+        return SlurmProject(folder, cache, request.getfixturevalue(wanted[name][1]))
+
+    one = Side({name: body for name, (body, _) in wanted.items()}, make, undisturbed_long)
+    yield one
+    one.stop()
+
+
+@pytest.fixture
+def project():
+    """Given by `side`."""
+
+
+@pytest.fixture
+def reference():
+    """Given by `side`."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    if pyfuncitem.get_closest_marker("at_once") is None:
+        return None
+    pyfuncitem._request.getfixturevalue("side").ends[pyfuncitem.name].result()
+    return True
