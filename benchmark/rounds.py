@@ -29,6 +29,8 @@ def refuse_with_rounds(args: argparse.Namespace) -> None:
     for word, given in beside.items():
         if given:
             raise InputError(f"--until-decided {word}: verdicts are about whole rows of one sweep; drop {word}")
+    if any(text.partition("=")[0] == "seed" for text in args.only):
+        raise InputError("--until-decided --only seed=...: which seeds there are is what the rounds decide; drop it")
     if args.mode == "force":
         raise InputError("--until-decided --mode force: would train everything anew in every round; drop one of them")
     for override in args.overrides:

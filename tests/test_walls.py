@@ -37,6 +37,7 @@ TORCH_FREE = (
     "methods",
     "methods.catalogue",
     "reports.__main__",
+    "reports.undecided",  # what benchmark.run imports for --until-decided alone
     "slurm.check",
 )
 

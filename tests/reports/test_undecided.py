@@ -168,6 +168,7 @@ def test_a_sweep_without_a_table_is_refused(tmp_path: Path, capsys: pytest.Captu
         (["--mode", "force"], "would train everything anew in every round"),
         (["epochs=3"], "the tables know the sweep's own settings alone"),
         (["--status"], "drop --status"),
+        (["--only", "seed=0"], "which seeds there are is what the rounds decide"),
     ],
 )
 def test_what_makes_no_sense_beside_it(
