@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from benchmark.plan.cost import words
 from benchmark.plan.plan import Action, Known
@@ -19,6 +21,10 @@ from benchmark.standing import OVER, STATES, Readings, Standing, evidence
 REFRESH = 2.0  # seconds between looks at the files
 ASK_AGAIN = 15.0  # seconds between questions to SLURM
 _WIDE = 118  # columns from which host, restarts and id have room of their own
+_HEADS = ("seed", "state", "progress", "left", "loss", "kNN %", "restarts", "host", "cell")
+_OF_NARROW = 6  # of these
+_RIGHT = ("seed", "left", "loss", "kNN %", "restarts")
+_FILE_WIDTH = 160  # columns of a table that is written into a file or a pipe
 _NAME = 12  # columns that a row's name has at least
 _EXPLAINED = 8  # cells whose trouble is shown in full
 _SIDE_BY_SIDE = 4  # names of cells with one trouble in common
@@ -77,8 +83,9 @@ def show(board: Board, watch: bool) -> bool:
     out = board.out
     if not watch:
         found = next(board.looks())
-        out.print(_table(found, out.width))
-        out.print(summary(board, found))
+        told = out.is_terminal or "COLUMNS" in os.environ
+        out.print(_table(found, out.width if told else _FILE_WIDTH), soft_wrap=not told)
+        out.print(summary(board, found), soft_wrap=not told)
         _troubles(board, found)
         return not any(one.state == "failed" for one in found)
     try:
@@ -139,26 +146,37 @@ def _lines(width: int) -> Callable[[Standing], int]:
     return lambda one: 1 if width >= _WIDE or not _beside(one) else 2
 
 
-def _table(found: list[Standing], width: int) -> Table:
-    """One line a cell; on a narrow screen a second one says the host of a cell that moves, and its restarts."""
+def _table(found: list[Standing], width: int) -> Text:
+    """One line a cell; on a narrow screen a second one says the host of a cell that moves, and its restarts.
+
+    Laid out here: a table of rich would take seconds for thousands of cells, and share out too little room by itself.
+    """
     wide = width >= _WIDE
-    heads = ["seed", "state", "progress", "left", "loss", "kNN %", *(["restarts", "host", "cell"] if wide else [])]
+    heads = _HEADS if wide else _HEADS[:_OF_NARROW]
     rows = [_cells(one)[: len(heads)] for one in found]
-    widths = [max(len(head), *(len(row[place]) for row in rows), 0) for place, head in enumerate(heads)]
-    room = max(_NAME, width - sum(widths) - 2 * len(widths))  # two columns between two columns
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), collapse_padding=True)
-    table.add_column("row", no_wrap=True, overflow="ellipsis", max_width=room)
-    for head in heads:
-        right = head in ("seed", "left", "loss", "kNN %", "restarts")
-        table.add_column(head, justify="right" if right else "left", no_wrap=True, style="dim" if head == "cell" else "")
-    for one, (seed, state, *rest) in zip(found, rows, strict=True):
-        style = STYLE.get(one.state)
-        state = f"[{style}]{state}[/{style}]" if style else state
-        name = escape(_clipped(one, room))
-        if not wide and _beside(one):
-            name += f"\n[dim]  {escape(_beside(one)[: room - 2])}[/dim]"
-        table.add_row(name, seed, state, *map(escape, rest))
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    room = max(_NAME, width - sum(widths) - 2 * len(widths))  # two spaces between two columns
+    names = [_clipped(one, room) for one in found]
+    room = max(map(cell_len, ["row", *names]))
+    lines = [Text("row".ljust(room) + _columns(heads, heads, widths), "bold")]
+    for one, name, row in zip(found, names, rows, strict=True):
+        line = Text(name + " " * (room - cell_len(name)) + _columns(row, heads, widths))
+        if style := STYLE.get(one.state):
+            start = room + len(name) - cell_len(name) + widths[0] + 4
+            line.stylize(style, start, start + len(one.state))
+        if wide:
+            line.stylize("dim", len(line) - widths[-1])
+        lines.append(line)
+        if not wide and (beside := _beside(one)):
+            lines.append(Text(f"  {beside}"[:width], "dim"))
+    table = Text("\n", no_wrap=True, overflow="crop").join(lines)
+    table.no_wrap, table.overflow = True, "crop"
     return table
+
+
+def _columns(row: Sequence[str], heads: Sequence[str], widths: Sequence[int]) -> str:
+    cells = zip(row, heads, widths, strict=True)
+    return "".join("  " + (text.rjust(width) if head in _RIGHT else text.ljust(width)) for text, head, width in cells)
 
 
 def _cells(one: Standing) -> list[str]:
@@ -182,7 +200,9 @@ def _more(one: Standing) -> str:
 def _clipped(one: Standing, room: int) -> str:
     """The name of its row; of one that is too long the beginning, and how many more rows there are."""
     name, more = one.rows[0], _more(one)
-    return name + more if len(name + more) <= room else name[: room - len(more) - 1] + "…" + more
+    if cell_len(name + more) <= room:
+        return name + more
+    return set_cell_size(name, room - len(more) - 1).rstrip() + "…" + more
 
 
 def label(one: Standing) -> str:
