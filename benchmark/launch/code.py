@@ -67,7 +67,7 @@ def snapshot(store: Path) -> tuple[str, Path]:
     try:
         temporary.mkdir(parents=True)
         for package in _PACKAGES:
-            ignored = shutil.ignore_patterns("__pycache__", "bench")
+            ignored = shutil.ignore_patterns("*.pyc", "*tmp*", "bench")  # compiled kernels go along: they take a minute to make
             shutil.copytree(ROOT / package, temporary / package, ignore=ignored)
         found = files(temporary)
         folder = _folder(store) / fingerprint(found)
