@@ -129,9 +129,8 @@ class Submission:
 def options(ask: Ask, threads: int, at_once: int, root: Path, alone: bool) -> dict[str, Any]:
     """What submitit is told. root: the folder of the code; alone: not that of the folder in which the job starts."""
     # Since SLURM 22.05 srun no longer takes this from the job, and where tasks are bound the cell would get one core.
-    of_srun = [f"--cpus-per-task={ask.cpus}"]
-    if ask.processes > 1:
-        of_srun.append("--kill-on-bad-exit=1")  # the others would wait for it to the time limit
+    # A lost process must leave the first one the time to have the job requeued: it notices by itself, whatever the site's rule.
+    of_srun = [f"--cpus-per-task={ask.cpus}", *(["--kill-on-bad-exit=0"] if ask.processes > 1 else [])]
     path = f"export PYTHONPATH={shlex.quote(str(root))}${{PYTHONPATH:+:$PYTHONPATH}}"
     found: dict[str, Any] = {
         "name": NAME,

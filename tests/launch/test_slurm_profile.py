@@ -154,7 +154,7 @@ def test_what_submitit_is_told():
     assert (told["timeout_min"], told["slurm_partition"], told["slurm_array_parallelism"]) == (90, "gpu", 5)
     assert told["slurm_gres"] == "gpu:a100:8" and "gpus_per_node" not in told  # asked for once
     assert told["slurm_additional_parameters"] == {"requeue": True, "exclude": "n7", "exclusive": True}
-    assert told["slurm_srun_args"] == ["--cpus-per-task=12", "--kill-on-bad-exit=1"]
+    assert told["slurm_srun_args"] == ["--cpus-per-task=12", "--kill-on-bad-exit=0"]
     first, *_, last = told["slurm_setup"]
     assert first == "module load cuda"
     assert shlex.split(last)[1].startswith("PYTHONPATH=/with a space$") and last.endswith("PYTHONSAFEPATH=1")
