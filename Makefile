@@ -4,7 +4,7 @@ PY := .venv/bin/python
 STORE ?= $(or $(RETABLE_STORE),runs)
 .DEFAULT_GOAL := help
 
-.PHONY: help setup smoke test slurm-test report bench check format schema clean
+.PHONY: help setup smoke test slurm-test chaos report bench check format schema clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: setup ## the test suite
 slurm-test: setup ## the SLURM launcher against a real throw-away cluster; installs Debian's SLURM, munge and MariaDB for it
 	@.ci/slurm
 	@$(PY) -m pytest -m slurm tests/slurm
+
+chaos: setup ## 200 random SIGKILLs over a local sweep: nothing lost, nothing done twice, no number changed (a quarter of an hour; ARGS="--kills N --seed N")
+	@$(PY) -m tests.e2e.chaos $(ARGS)
 
 report: setup ## reports/build: the papers' tables as Markdown, LaTeX, CSV and one HTML page
 	@$(PY) -m reports $(if $(wildcard $(STORE)),--store $(STORE))
