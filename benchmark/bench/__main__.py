@@ -19,7 +19,7 @@ from benchmark.bench.show import show
 from benchmark.errors import InputError
 
 OK, BAD_INPUT, STOPPED = 0, 2, 130
-PARTS = ("loader", "startup", "memory", "step", "health", "knn")
+PARTS = ("loader", "startup", "memory", "step", "health", "knn", "plan")
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -84,6 +84,10 @@ def _main(args: argparse.Namespace) -> int:
                 from benchmark.bench import knn
 
                 found, words = knn.run(knn.QUICK if args.quick else knn.Effort(), announce), {}
+            elif part == "plan":
+                from benchmark.bench import planning
+
+                found, words = planning.run(planning.QUICK if args.quick else planning.Effort(), announce), {}
             elif part == "startup":
                 found, words = startup.run(args.data, cache, repetitions, announce)
             else:
