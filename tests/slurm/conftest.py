@@ -20,6 +20,11 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "at_once(site=cluster): runs on a thread from the session's start, beside the others")
 
 
+def pytest_collection_modifyitems(items):
+    """They are asked last how they went."""
+    items.sort(key=lambda item: item.get_closest_marker("at_once") is not None)
+
+
 @contextlib.contextmanager
 def running(accounting: bool = True) -> Iterator[Cluster]:
     """A cluster, and nothing left of it afterwards."""

@@ -27,9 +27,9 @@ def pause(project) -> int:
 
 @pytest.mark.at_once
 def test_time_limit(project, reference):
-    """A minute is the least that SLURM allows, and more than the cell needs: it is paused until SLURM wakes it for its warning.
+    """The cell needs less than the limit: it is paused until SLURM wakes it for its warning, which comes up to a minute early.
     The job is requeued, and has a whole time limit again."""
-    project.submitted(*LONG, minutes=1)
+    project.submitted(*LONG, minutes=2, signal_delay_seconds=10)
     project.wait_for_training()
     pid = pause(project)
     project.wait("SLURM wakes it", lambda: not paused(pid))
