@@ -19,7 +19,7 @@ from benchmark.bench.show import show
 from benchmark.errors import InputError
 
 OK, BAD_INPUT, STOPPED = 0, 2, 130
-PARTS = ("loader", "startup", "memory", "step", "health", "knn", "plan")
+PARTS = ("loader", "startup", "memory", "step", "health", "knn", "plan", "overhead")
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -88,6 +88,10 @@ def _main(args: argparse.Namespace) -> int:
                 from benchmark.bench import planning
 
                 found, words = planning.run(planning.QUICK if args.quick else planning.Effort(), announce), {}
+            elif part == "overhead":
+                from benchmark.bench import overhead
+
+                found, words = overhead.run(cache, overhead.QUICK if args.quick else overhead.Effort(), announce), {}
             elif part == "startup":
                 found, words = startup.run(args.data, cache, repetitions, announce)
             else:
