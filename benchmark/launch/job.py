@@ -28,6 +28,12 @@ _NEAR_THE_END = 90.0  # seconds; SLURM sends its warning up to a minute early
 # JobState of a job that SLURM is ending -> what that is, for the cell
 _ENDING = {"TIMEOUT": "timeout", "DEADLINE": "timeout", "NODE_FAIL": "node", "BOOT_FAIL": "node", "CANCELLED": None}
 
+_WHY = {
+    "timeout": "its time limit is near",
+    "preempted": "it is preempted",
+    "node": "a node, or another of its processes, is lost",
+}
+
 
 @dataclass
 class CellJob:
@@ -111,8 +117,7 @@ class CellJob:
             if (claim := Claim.take(self._folder)) is not None:
                 claim.release("failed", note, failure)
             return "failed", note
-        why = {"timeout": "its time limit is near", "preempted": "it is preempted", "node": "it has lost a node"}
-        self._log(f"job {_job()} is requeued: {why.get(failure or '', note)}")
+        self._log(f"job {_job()} is requeued: {_WHY.get(failure or '', note)}")
         try:
             resubmit(signal.SIGUSR2, None)  # calls checkpoint() above, requeues the job and ends this process
         except (subprocess.SubprocessError, OSError, UncompletedJobError) as error:
