@@ -84,12 +84,11 @@ class Sweep:
             config = with_images(asked, data)
             count = next((at_hand.count for at_hand in (data or {}).values() if at_hand.name == config["data"]["name"]), 0)
             evaluated = on_cell(wanted, config, boxes, count)
-            whole = canonical(config | {"seed": 0})
-            rows.append(Row(name, tuple(Cell(whole | {"seed": seed}, evaluated) for seed in used_seeds)))
+            rows.append(Row(name, tuple(Cell(config | {"seed": seed}, evaluated) for seed in used_seeds)))
         return rows
 
     def _resolved(self, profile: str, overrides: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], tuple[Protocol, ...]]]:
-        """(name, config without a seed, protocols) of every row, made once: the images at hand change none of it."""
+        """(name, config with any seed, protocols) of every row, made once: the images at hand change none of it."""
         spelt = profile, repr(list(overrides.items()))  # and not the values: 1 and 1.0 are equal, but not in an id
         if spelt in self._made:
             return self._made[spelt]
@@ -118,7 +117,7 @@ class Sweep:
             for protocol in wanted:
                 if problem := unsuitable(protocol, config):
                     raise InputError(f"{asked_at((protocol['name'],))}: row '{name}': {problem}")
-            rows.append((name, config, wanted))
+            rows.append((name, canonical(config | {"seed": 0}), wanted))
         self._made[spelt] = rows
         return rows
 
