@@ -147,7 +147,7 @@ def _submit(args: argparse.Namespace, submission: slurm.Submission, also: list[W
     ends = []
     try:
         with console.Board(works, seconds, len(works)) as board:
-            for end in waiting.ends(board.watch):
+            for end in waiting.ends(board.watch, args.max_failures):
                 board.ended(end)
                 ends.append(end)
     except KeyboardInterrupt:

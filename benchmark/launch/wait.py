@@ -66,13 +66,18 @@ class Waiting:
                 self._open[cell_id] = _Open(self._works[cell_id], job, before[cell_id])
         return arrays
 
-    def ends(self, watch: Watch) -> Iterator[Ended]:
-        """Each cell as it ends, and meanwhile more into the queue; those that sbatch refused come last, as stopped."""
+    def ends(self, watch: Watch, max_failures: int | None = None) -> Iterator[Ended]:
+        """Each cell as it ends, and meanwhile more into the queue; those that sbatch refused come last, as stopped, like those
+        that have not been submitted when max_failures have failed."""
+        failed = 0
         while self._open or (self.submission.left and not self.submission.refused):
             due = time.monotonic() - self._asked >= _ASK
             for end in self._look(watch, due):
                 del self._open[end.work.cell_id]
+                failed += end.status == "failed"
                 yield end
+            if max_failures is not None and failed >= max_failures:
+                self.submission.refused = self.submission.refused or f"{failed} have failed (--max-failures)"
             if due and self._answers and self.submission.left and not self.submission.refused:
                 for array in self.send():
                     self._told(array)
