@@ -202,7 +202,8 @@ def test_what_slurm_wrote_of_a_job_is_shown_too(store, actions):
 
 
 @pytest.mark.parametrize("width", [80, 160])
-def test_it_fits_its_width(store, actions, width):
+def test_it_fits_its_width(store, actions, width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))  # without it a file is given more room
     claim(store, actions[0])
     shown = text(actions, store, width, {actions[1].cell.id: "in SLURM's queue as 7_1 (pending)"})
     assert max(map(len, shown.splitlines())) <= width
