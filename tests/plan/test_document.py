@@ -1,10 +1,13 @@
 """YAML as people mean it: the traps of YAML 1.1 are gone, every value knows its line."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from benchmark.errors import InputError
+from benchmark.plan import document
 from benchmark.plan.document import read_document
 
 
@@ -79,3 +82,46 @@ def test_not_text(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="cannot be read as text"):
         read_document(path)
+
+
+@pytest.mark.parametrize("path", sorted(Path("sweeps").glob("**/*.yaml")), ids=lambda path: path.stem)
+def test_libyaml_reads_what_pyyaml_reads(path, monkeypatch):
+    """The values and the line of each; libyaml is only quicker."""
+    assert hasattr(yaml, "CSafeLoader")
+    by_libyaml = read_document(path)
+    document._parsed.cache_clear()
+    monkeypatch.delattr(yaml, "CSafeLoader")
+    by_pyyaml = read_document(path)
+    document._parsed.cache_clear()
+    assert by_libyaml is not by_pyyaml
+    assert repr(by_libyaml.value) == repr(by_pyyaml.value) and by_libyaml.lines == by_pyyaml.lines
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [1,\tb]\nc: {d:\t\tx}\n", None),
+        ("a:\n\tb: 1\n", r"x\.yaml:2: not valid YAML: found character '\\t' that cannot start any token"),
+        ("a: {b: 1, \t'c': 2}\n", r"x\.yaml:1: not valid YAML: found character '\\t' that cannot start any token"),
+        ("a: [1\nb: 2\n", r"x\.yaml:2: not valid YAML: expected ',' or '\]', but got ':'"),
+    ],
+)
+def test_what_is_refused_is_refused_in_pyyamls_words(tmp_path, monkeypatch, text, words):
+    path = write(tmp_path, text)
+
+    def said() -> str:
+        document._parsed.cache_clear()
+        try:
+            return repr(read_document(path).value)
+        except InputError as error:
+            return str(error)
+
+    quick = said()
+    monkeypatch.delattr(yaml, "CSafeLoader")
+    assert quick == said()
+    assert words is None or re.search(words, quick)
+
+
+def test_a_file_that_is_written_anew_is_read_anew(tmp_path):
+    assert read_document(write(tmp_path, "a: 1\n")).value == {"a": 1}
+    assert read_document(write(tmp_path, "a: 2\n")).value == {"a": 2}
