@@ -113,7 +113,7 @@ class Cluster:
         assert path is not None, program
         with (self.root / "log" / f"{name}.out").open("wb") as out:
             self.daemons[name] = subprocess.Popen(
-                [path, *arguments],
+                ["setpriv", "--pdeathsig", "TERM", path, *arguments],  # should the tests be killed
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

@@ -73,14 +73,14 @@ class SlurmProject(Project):
         lines = [line.split("|") for line in self.cluster.run("squeue", "-h", "-r", "-o", "%i|%T|%o").splitlines()]
         return {job: state for job, state, script in lines if script.startswith(str(self.store))}
 
-    def wait(self, what: str, condition: Callable[[], object], seconds: float = PATIENCE) -> None:
-        limit = time.monotonic() + seconds
+    def wait(self, what: str, condition: Callable[[], object], every: float = 0.2) -> None:
+        limit = time.monotonic() + PATIENCE
         while not condition():
             assert time.monotonic() < limit, f"waited in vain until {what}\n{self.evidence()}"
-            assert not self.over.wait(0.2), "the tests have been ended"
+            assert not self.over.wait(every), "the tests have been ended"
 
     def wait_for_the_end(self) -> None:
-        self.wait("its jobs are over", lambda: not self.jobs())
+        self.wait("its jobs are over", lambda: not self.jobs(), every=1.5)  # squeue takes time from those that work
 
     def wait_for_training(self, method: str = "byol", starts: int = 1) -> str:
         """Wait until the cell trains for the given time, some steps into it; the id of its job."""
