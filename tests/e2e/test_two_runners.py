@@ -37,7 +37,7 @@ def test_a_runner_waits_for_what_another_has_in_hand_and_takes_it_over_when_that
     project = project_in(tmp_path / "project", cache, seeds=1)
     long = ("epochs=150", "--only", "row=byol", "--jobs", "1")
     first = project.start(*long, RETABLE_CHECKPOINT_SECONDS="0.2")
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while not any(project.store.glob("cells/*/checkpoint.pt")):
         assert time.monotonic() < until and first.poll() is None
         time.sleep(0.05)
