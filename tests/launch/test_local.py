@@ -83,7 +83,8 @@ def test_a_worker_without_memory_costs_its_cell_alone(small_project, control_gro
     """The kernel's own killer: a head of 3.6 GiB where 1.5 are allowed, beside a cell that fits."""
     group = control_group(1500)
     sweep = small_project.folder / "sweep.yaml"
-    sweep.write_text(sweep.read_text().replace("byol: {}", "byol: {projector.hidden: 30000, projector.out: 30000, predictor.out: 30000}"))
+    large = "byol: {projector.hidden: 30000, projector.out: 30000, predictor.out: 30000}"
+    sweep.write_text(sweep.read_text().replace("byol: {}", large))
     command = small_project.command("--jobs", "1", "--only", "row=byol", "--only", "row=random")
     code = f"""
 import os, pathlib, sys
