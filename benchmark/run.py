@@ -20,6 +20,7 @@ from benchmark.launch.given import OutOfTime, not_here
 from benchmark.launch.machine import Resources
 from benchmark.launch.work import Ended, Site, Watch, Work
 from benchmark.plan.plan import Action
+from benchmark.plan.resolve import UNPREPARED
 from benchmark.planning import Asked, ask, label, problems
 from benchmark.rounds import refuse_with_rounds, until_decided
 
@@ -69,6 +70,10 @@ def _round(
     if not spent:
         console.header(asked, absent)
     if args.status:
+        if args.watch and any(action.cell.config["data"]["content"] == UNPREPARED for action in actions):
+            raise InputError(
+                "--watch: the images are not converted yet, and the cells' names follow from them; start the run first"
+            )
         board = status.Board(actions, known, queued, lambda: slurm.queued(store), asked.machine.jobs, console.out)
         well = status.show(board, args.watch)
         return OK if well or not args.watch else FAILED, 0.0

@@ -264,3 +264,11 @@ def test_watching_a_run_tells_each_change_and_ends_with_it(project, undisturbed)
     assert project.numbers() == undisturbed.numbers()
     knn = next((project.cell("byol") / "evaluations").glob("knn-*.json"))
     assert f"{json.loads(knn.read_text())['metrics']['top1']:.1f}" in final.stdout
+
+
+def test_before_the_images_are_converted_there_is_nothing_to_watch(tmp_path):
+    """The ids are provisional until then: a table of them would never change, and never end."""
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    watched = Project(tmp_path, tmp_path / "cache").run("--status", "--watch")
+    assert watched.returncode == 2, watched.stdout
+    assert "--watch: the images are not converted yet" in watched.stderr
