@@ -10,7 +10,7 @@ from tests.e2e.chaos import Chaos, project_in, verdict
 
 
 @pytest.mark.slow
-def test_thirty_kills_lose_and_change_nothing(tmp_path, cache):
+def test_kills_at_busy_moments_lose_and_change_nothing(tmp_path, cache):
     calm = project_in(tmp_path / "calm", cache, seeds=2)
     done = calm.run("--jobs", "2")
     assert done.returncode == 0, done.stdout + done.stderr
