@@ -109,8 +109,8 @@ class SlurmProject(Project):
         return self.cluster.run("squeue", "-h", "-j", job, "-o", "%N").strip()
 
     def clear(self) -> None:
-        """Cancel what is left."""
-        if jobs := self.jobs():
+        """Cancel what is left; without a controller there is nobody to ask, and nothing but a long wait."""
+        if self.cluster.daemons["slurmctld"].poll() is None and (jobs := self.jobs()):
             self.cluster.run("scancel", *jobs)
 
     def evidence(self) -> str:

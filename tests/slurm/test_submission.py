@@ -166,7 +166,8 @@ def test_code_changed_between_submission_and_start(tmp_path, cluster, cache, und
     assert "the code has changed since this cell was submitted" in " ".join(done.stdout.split()), done.stdout
     assert "the code has changed since this cell was submitted (methods/byol.py)" in project.log()
     assert not (project.cell("byol") / "checkpoint.pt").exists()
-    project.submitted(*LONG, "--snapshot", extra=HELD)
+    project.wait_for_the_end()  # its files said how it went before SLURM had cleared up
+    assert "Submitted 1 cell to" in project.submitted(*LONG, "--snapshot", extra=HELD)
     (project.code / "methods" / "byol.py").write_text("raise SystemExit('this is not the code that was submitted')\n")
     project.release()
     project.wait_for_the_end()
