@@ -218,16 +218,20 @@ def _governed(section: Path_, nested: dict[str, Any], spec: Spec, chosen: dict[P
                 raise InputError(f"{at}: '{key}: {said}' needs '{other}: {shown(wanted)}', but {other} is {found}")
 
 
-def _drop_unused(config: dict[str, Any], spec: Spec) -> None:
-    """Settings that came later and that another value leaves unused are not mentioned: they must not make ids differ."""
+def _drop_unused(config: dict[str, Any], spec: Spec, common: bool = False) -> None:
+    """What another value leaves unused must not make ids differ: settings that came later are not mentioned, those of a section
+    that all methods have in `common` are at their defaults, so that rows of two methods' sweeps can be one cell."""
     for key, field in spec["fields"].items():
         if field["type"] == "section":
-            _drop_unused(config[key], field)
+            _drop_unused(config[key], field, key in ("optimizer", "schedule"))
         if "governs" not in field:
             continue
         for other in field["governs"].get(shown(config.get(key, field.get("default"))), []):
-            if "absent" in spec["fields"][other]:
+            unused = spec["fields"][other]
+            if "absent" in unused:
                 config.pop(other, None)
+            elif common and other in config:
+                config[other] = unused["default"]
 
 
 def _check_heads(config: dict[str, Any], spec: Spec, layers: list[Layer]) -> None:
