@@ -92,8 +92,10 @@ class Prices:
         for record in records:
             if record["provenance"]["hardware"]["device"] != device or "epochs" not in record["config"]:
                 continue
-            rate = (record.get("timing") or {}).get("images_per_second")
-            if rate:
+            timing = record.get("timing") or {}
+            rate = timing.get("images_per_second")
+            if rate:  # of all its ranks together; the price is of one device
+                rate /= timing.get("ranks") or 1
                 prices.measured.setdefault(_kind(record["config"]), []).append(rate * _views(record["config"]))
         return prices
 

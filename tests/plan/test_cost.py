@@ -61,6 +61,12 @@ def test_training_is_measured_on_the_same_kind_of_device() -> None:
     assert Prices.from_records([record], "cuda").measured == {}
 
 
+def test_a_rate_of_several_ranks_is_that_of_each() -> None:
+    timing = {"images_per_second": 300.0, "ranks": 2}
+    record = {"config": CONFIG, "timing": timing, "provenance": {"hardware": {"device": "cpu"}}}
+    assert Prices.from_records([record], "cpu").seconds(CONFIG) == (1800 / 300.0, True)
+
+
 def test_what_is_measured_replaces_the_guess() -> None:
     seconds, guessed = prices().seconds([protocol("knn")], CONFIG)
     assert guessed == seconds > 0
