@@ -81,8 +81,6 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 def agreed(loss: float, stop: bool, save: bool) -> tuple[float, bool, bool]:
     """(the mean loss, whether any rank wants to stop, whether any wants to save): the same on every rank, one message."""
-    if world_size() == 1:
-        return loss, stop, save
     said = torch.tensor([loss / world_size(), float(stop), float(save)], dtype=torch.float64)
     dist.all_reduce(said)
     mean, stops, saves = said.tolist()

@@ -214,8 +214,10 @@ class Training:
         with self._refusals(), autocast:
             self._begin(views, epoch)
             loss, logs = self.method.loss(views, index, labels, at)
-        value, *wishes = agreed(float(loss.detach()), *self._wishes())
-        self.wishes = wishes[0], wishes[1]
+        value = float(loss.detach())
+        if world_size() > 1:
+            value, *wishes = agreed(value, *self._wishes())
+            self.wishes = wishes[0], wishes[1]
         if not math.isfinite(value):
             raise self._diverged(loss)
         rate = self._follow_schedule()

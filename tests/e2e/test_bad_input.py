@@ -1,6 +1,7 @@
 """Whatever a user gets wrong: one sentence with the remedy, the documented exit code, no traceback."""
 
 import os
+import re
 import subprocess
 import tarfile
 
@@ -44,6 +45,21 @@ def test_wrong_words_on_the_command_line(project):
     refused(project.run("--deadline", "soon"), "expected a time such as 90s")
     refused(project.run("--only", "row=bloy"), "no such row; the rows are byol, contrastive, random")
     refused(project.run("--launcher", "slurm"), "needs --cluster")
+
+
+def test_words_that_would_do_nothing(project):
+    refused(project.run("--watch", "--plan"), "--watch goes with --status")
+    for idle in (("--wait",), ("--snapshot",), ("--cluster", "x.yaml")):
+        refused(project.run(*idle, "--plan"), f"{idle[0]} goes with --launcher slurm")
+    refused(project.run("--launcher", "slurm", "--max-failures", "1"), "--max-failures goes with --wait")
+
+
+def test_help_explains_every_word_within_80_columns(project):
+    said = project.run("--help", COLUMNS="80").stdout
+    words = said.partition("options:")[2]
+    entries = re.split(r"\n  (?=-)", words)[1:]
+    assert len(entries) > 25 and max(map(len, said.splitlines())) <= 80
+    assert [entry for entry in entries if not re.search(r"(\n| ) {2,}[A-Za-z]", entry)] == []
 
 
 def test_a_missing_data_folder(project):

@@ -158,7 +158,7 @@ def test_status_says_what_an_evaluation_is_doing(tmp_path, cache):
                 break
             time.sleep(0.5)
         assert "running" in seen and "linear_byol, 2 of 2" in seen and "left" in seen
-        (done,) = re.findall(r"running\s+(\d+)%", seen)
+        (done,) = re.findall(r"linear_byol, 2 of 2 (\d+) %", seen)
         assert int(done) < 50  # of this stage, which takes minutes, not of the training that is over
     finally:
         kill_tree(process)
@@ -176,7 +176,7 @@ def test_an_evaluation_that_diverges_is_a_result(tmp_path, cache):
     assert found["knn"]["status"] == "done"
     again = mine.run()
     assert "Nothing to run" in again.stdout
-    assert "done; linear_swav diverged (--mode retry measures again)" in " ".join(mine.run("--plan").stdout.split())
+    assert "done 1/1; linear_swav diverged (--mode retry measures again)" in " ".join(mine.run("--plan").stdout.split())
     written = {path: path.stat().st_mtime_ns for path in mine.store.glob("cells/*/evaluations/*.json")}
     assert mine.run("--mode", "retry").returncode == 0
     repeated = [path.name for path, before in written.items() if path.stat().st_mtime_ns > before]
