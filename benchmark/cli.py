@@ -27,7 +27,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--status", action="store_true", help="show where every cell stands; change nothing")
     parser.add_argument("--all", action="store_true", help="every sweep of sweeps/ at once, each shared cell once")
     parser.add_argument("--watch", action="store_true", help="with --status: look again every few seconds until all has ended")
-    parser.add_argument("--launcher", choices=("local", "inline", "slurm"), default="local")
+    parser.add_argument("--launcher", choices=("local", "inline", "slurm"), default="local",
+                        help="local: a pool of workers (default); inline: this process; slurm: a cluster's queue")  # fmt: skip
     parser.add_argument("--cluster", type=Path, help="a file of slurm/clusters/ (with --launcher slurm)")
     parser.add_argument("--wait", action="store_true", help="with --launcher slurm: stay until every submitted cell has ended")
     parser.add_argument("--snapshot", action="store_true",
@@ -36,7 +37,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
                         help="processes that train a cell together, a GPU or CPU share each; default 1")  # fmt: skip
     parser.add_argument("--jobs", type=at_least_one, help="cells at once (local); default: one per GPU or per CPU core")
     parser.add_argument("--threads", type=at_least_one, help="CPU threads of a cell; default 1 on a CPU")
-    parser.add_argument("--loader", choices=("auto", "ffcv", "torch", "resident"), default="auto")
+    parser.add_argument("--loader", choices=("auto", "ffcv", "torch", "resident"), default="auto",
+                        help="how images are read; auto (default): the fastest that can be had here")  # fmt: skip
     parser.add_argument("--cell", action="append", default=[], metavar="ID", help="only this cell (may be repeated)")
     parser.add_argument("--first", action="store_true", help="only the first cell that has work left")
     parser.add_argument("--only", action="append", default=[], metavar="KEY=VALUE",
@@ -45,16 +47,36 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--until-decided", action="store_true",
                         help="add random seeds to rows whose verdict is undecided, up to --max-seeds")  # fmt: skip
     parser.add_argument("--max-seeds", type=at_least_one, default=10, metavar="K", help="with --until-decided; default 10")
-    parser.add_argument("--max-failures", type=at_least_one, metavar="N", help="start no more cells once this many have failed")
+    parser.add_argument("--max-failures", type=at_least_one, metavar="N",
+                        help="start no more cells once this many have failed (SLURM: with --wait)")  # fmt: skip
     parser.add_argument("--mode", choices=("cached", "retry", "force"), default="cached",
                         help="retry: failed and diverged cells again; force: everything again")  # fmt: skip
     parser.add_argument("--budget", type=hours, metavar="HOURS", help="refuse to start above these device hours")
     parser.add_argument("--deadline", type=duration, help="stop with checkpoints after this long, e.g. 9m, 90s, 2h")
-    parser.add_argument("--store", type=Path, default=Path(os.environ.get("RETABLE_STORE") or "runs"))
+    parser.add_argument("--store", type=Path, default=Path(os.environ.get("RETABLE_STORE") or "runs"),
+                        help="where records, checkpoints and logs are kept; default: RETABLE_STORE, else runs/")  # fmt: skip
     parser.add_argument("--data", action="append", metavar="[NAME=]PATH",
                         help="image folder, tar of one, or torchvision's CIFAR-10 folder, default: RETABLE_DATA; also "
                              "detection data, always by name: voc07=, voc0712= or coco=")  # fmt: skip
     return parser.parse_intermixed_args(argv)
+
+
+def refuse_idle_words(args: argparse.Namespace) -> None:
+    """InputError for a word that would do nothing without another: whoever writes it expects something of it."""
+    slurm = args.launcher == "slurm"
+    idle = {
+        "--watch": (args.watch and not args.status, "goes with --status"),
+        "--cluster": (args.cluster is not None and not slurm, "goes with --launcher slurm"),
+        "--wait": (args.wait and not slurm, "goes with --launcher slurm"),
+        "--snapshot": (args.snapshot and not slurm, "goes with --launcher slurm"),
+        "--max-failures": (
+            args.max_failures is not None and slurm and not args.wait,
+            "goes with --wait: jobs that are left to SLURM are counted by nobody",
+        ),
+    }
+    for word, (given, why) in idle.items():
+        if given:
+            raise InputError(f"{word} {why}; add that, or drop {word}")
 
 
 def overrides_of(pairs: list[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmark import console, status
-from benchmark.cli import arguments
+from benchmark.cli import arguments, refuse_idle_words
 from benchmark.errors import InputError
 from benchmark.launch import inline, local, slurm, wait
 from benchmark.launch.given import OutOfTime, not_here
@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(args: argparse.Namespace) -> int:
+    refuse_idle_words(args)
     until = time.time() + args.deadline if args.deadline is not None else None
     if args.until_decided:
         refuse_with_rounds(args)
