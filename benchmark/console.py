@@ -26,6 +26,7 @@ from benchmark.plan.shared import Alone, saved
 from benchmark.planning import Asked
 from benchmark.status import STYLE
 from benchmark.store.log import last_lines
+from benchmark.store.owner import read_owner
 
 out = Console(highlight=False, soft_wrap=False)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -201,7 +202,9 @@ def summary(ends: list[Ended], store: Path) -> None:
     untouched = Counter(end.note for end in ends if not end.begun)
     for why, count in untouched.items():
         _err.print(f"{count} cell{'s' if count > 1 else ''} not begun: {escape(why.removeprefix('not started: '))}.")
-    if counts["failed"]:
+    failed = [end.work.cell_id for end in ends if end.status == "failed"]
+    died = [one for one in failed if read_owner(store / "cells" / one / "owner.json").get("released") == "died"]
+    if len(failed) > len(died):
         _err.print("Start the same command again with --mode retry once the cause is removed; finished cells are kept.")
-    elif counts["stopped"]:
+    elif counts["stopped"] or died:
         _err.print("Work is left: start the same command again, it goes on from the checkpoints.")
