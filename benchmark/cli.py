@@ -22,7 +22,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("sweep", type=Path, nargs="?", help="a file of sweeps/; with --all none")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings for every row, e.g. epochs=2")
-    parser.add_argument("--profile", help="the scale: smoke, cpu, cifar10, imagenet; default: what fits this machine")
+    parser.add_argument("--profile", help="smoke, cpu, cifar10, imagenet100 or imagenet; default: what fits this machine")
     parser.add_argument("--plan", action="store_true", help="show what would run, why, and its cost; change nothing")
     parser.add_argument("--status", action="store_true", help="show where every cell stands; change nothing")
     parser.add_argument("--all", action="store_true", help="every sweep of sweeps/ at once, each shared cell once")
