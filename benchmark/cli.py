@@ -46,7 +46,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", help="random seeds instead of the profile's, e.g. 0,1,2")
     parser.add_argument("--until-decided", action="store_true",
                         help="add random seeds to rows whose verdict is undecided, up to --max-seeds")  # fmt: skip
-    parser.add_argument("--max-seeds", type=at_least_one, default=10, metavar="K", help="with --until-decided; default 10")
+    parser.add_argument("--max-seeds", type=at_least_one, metavar="K", help="with --until-decided; default 10")
     parser.add_argument("--max-failures", type=at_least_one, metavar="N",
                         help="start no more cells once this many have failed (SLURM: with --wait)")  # fmt: skip
     parser.add_argument("--mode", choices=("cached", "retry", "force"), default="cached",
@@ -66,6 +66,7 @@ def refuse_idle_words(args: argparse.Namespace) -> None:
     slurm = args.launcher == "slurm"
     idle = {
         "--watch": (args.watch and not args.status, "goes with --status"),
+        "--max-seeds": (args.max_seeds is not None and not args.until_decided, "goes with --until-decided"),
         "--cluster": (args.cluster is not None and not slurm, "goes with --launcher slurm"),
         "--wait": (args.wait and not slurm, "goes with --launcher slurm"),
         "--snapshot": (args.snapshot and not slurm, "goes with --launcher slurm"),
@@ -77,6 +78,8 @@ def refuse_idle_words(args: argparse.Namespace) -> None:
     for word, (given, why) in idle.items():
         if given:
             raise InputError(f"{word} {why}; add that, or drop {word}")
+    if args.plan and args.status:
+        raise InputError("--plan and --status are two questions; ask one of them")
 
 
 def overrides_of(pairs: list[str]) -> dict[str, Any]:

@@ -176,15 +176,15 @@ def _profile(asked: str | None, machine: Resources) -> tuple[str, str]:
 
 def _chosen(every: list[tuple[Sweep, list[Row]]], args: argparse.Namespace) -> list[tuple[Sweep, list[Row]]]:
     """The rows that `--only row=NAME` asks for, or all; of several sweeps those that have such a row."""
-    wanted = [value.lower() for key, _, value in (text.partition("=") for text in args.only) if key == "row"]
+    wanted = [value for key, _, value in (text.partition("=") for text in args.only) if key == "row"]
     if not wanted:
         return every
     known = [row.name for _, rows in every for row in rows]
     for name in wanted:
-        if name not in map(str.lower, known):
+        if name.lower() not in map(str.lower, known):
             some = f"the rows are {', '.join(known)}" if len(every) == 1 else f"none of {len(every)} sweeps has it"
             raise InputError(f"--only row={name}: no such row; {some}")
-    chosen = [(sweep, [row for name in wanted for row in rows if row.name.lower() == name]) for sweep, rows in every]
+    chosen = [(sweep, [row for name in wanted for row in rows if row.name.lower() == name.lower()]) for sweep, rows in every]
     return [(sweep, rows) for sweep, rows in chosen if rows]
 
 

@@ -23,6 +23,9 @@ OK, OVER_BUDGET, STOPPED = 0, 3, 4
 Round = Callable[[Mapping[str, list[int]], float], tuple[int, float]]  # further seeds, hours spent -> exit code, hours
 
 
+MOST_SEEDS = 10  # of a row, where --max-seeds says nothing
+
+
 def refuse_with_rounds(args: argparse.Namespace) -> None:
     """InputError for what makes no sense beside --until-decided."""
     beside = {"--all": args.all, "--status": args.status, "--first": args.first, "--cell": args.cell}
@@ -49,12 +52,12 @@ def until_decided(asked: Asked, round_of: Round) -> int:
     asked.args.mode = "cached"  # what fails again in this call is not tried for ever
     while True:
         open_rows = verdicts()
-        more = _with_work(asked, {row.name: _next(row, asked.args.max_seeds) for row in open_rows})
+        more = _with_work(asked, {row.name: _next(row, asked.args.max_seeds or MOST_SEEDS) for row in open_rows})
         if asked.args.plan:
             code, _ = round_of(more, spent)
-            _say(open_rows, asked.args.max_seeds)
+            _say(open_rows, asked.args.max_seeds or MOST_SEEDS)
             return code
-        _say(open_rows, asked.args.max_seeds)
+        _say(open_rows, asked.args.max_seeds or MOST_SEEDS)
         if not more:
             return failed
         code, hours = round_of(more, spent)

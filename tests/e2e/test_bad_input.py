@@ -52,6 +52,9 @@ def test_words_that_would_do_nothing(project):
     for idle in (("--wait",), ("--snapshot",), ("--cluster", "x.yaml")):
         refused(project.run(*idle, "--plan"), f"{idle[0]} goes with --launcher slurm")
     refused(project.run("--launcher", "slurm", "--max-failures", "1"), "--max-failures goes with --wait")
+    refused(project.run("--plan", "--max-seeds", "3"), "--max-seeds goes with --until-decided")
+    refused(project.run("--plan", "--status"), "--plan and --status are two questions")
+    refused(project.run("--plan", "--only", "row=BYOLS"), "--only row=BYOLS: no such row")
 
 
 def test_help_explains_every_word_within_80_columns(project):
