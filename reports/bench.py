@@ -18,9 +18,13 @@ from reports.render_markdown import escape, grid
 
 HEADER = ("what", "ours", "beside", "its number", "ratio", "goal", "")
 NUMERIC = (False, True, False, True, True, False, False)
-TITLES = {"bench": "Speed of the loaders", "steps": "Time of a training step", "evaluation": "Speed of the evaluation"}
+TITLES = {
+    "bench": "Speed of the loaders", "steps": "Time of a training step", "evaluation": "Speed of the evaluation",
+    "launching": "Cost of planning and launching",
+}  # fmt: skip
 _STEP = "step of "
 _EVALUATION = ("kNN", "health telemetry")
+_LAUNCHING = ("planning", "launching", "from the command")
 _OURS = "Retable"
 MISSING = "Not measured yet: `make bench` measures, and `--json reports/records/bench/NAME.json` keeps the record."
 _SCHEMA = 1
@@ -57,7 +61,7 @@ def newest(folder: Path) -> tuple[dict[str, Bench], tuple[str, ...]]:
         except InputError as error:
             problems.append(str(error))
     found = {}
-    for name, show in (("bench", _shown), ("steps", _steps), ("evaluation", _evaluation)):
+    for name, show in (("bench", _shown), ("steps", _steps), ("evaluation", _evaluation), ("launching", _launching)):
         having = [part for record in records if (part := _part(record, name))["results"]]
         if having:
             found[name] = show(max(having, key=lambda record: record["date"]))
@@ -82,6 +86,8 @@ def _table(bench: str) -> str:
     """Which of TITLES a line belongs to."""
     if bench.startswith(_STEP):
         return "steps"
+    if bench.startswith(_LAUNCHING):
+        return "launching"
     return "evaluation" if bench.startswith(_EVALUATION) else "bench"
 
 
@@ -156,13 +162,24 @@ def _evaluation(record: dict[str, Any]) -> Bench:
         what, *others = _row(line, alone.get((line["bench"], line["peer"])))
         others[3] = f"{line['ratio']:.3f}"  # what telemetry costs is a matter of percents
         rows.append((what + line["subject"].removeprefix(_OURS), *others))
-    notes = list(_where(record, _OURS))
-    for detail, told in _grouped([line for line in lines if line["detail"]], "detail").items():
-        benches = ", ".join(dict.fromkeys(line["bench"] for line in told))
-        notes.append(f"{benches}: {detail}.")
+    return Bench(tuple(rows), (*_where(record, _OURS), *_details(record)))
+
+
+def _launching(record: dict[str, Any]) -> Bench:
+    """A row for every line of ours, with a peer or without; how each was measured in the notes."""
+    lines: list[dict[str, Any]] = record["results"]
+    peers = {(line["bench"], line["subject"]): line for line in lines if not line["subject"].startswith(_OURS)}
+    ours = [line for line in lines if line["subject"].startswith(_OURS)]
+    rows = tuple(_row(line, peers.get((line["bench"], line.get("peer")))) for line in ours)
+    return Bench(rows, (*_where(record, _OURS), *_details(record)))
+
+
+def _details(record: dict[str, Any]) -> Iterator[str]:
+    """How each line was measured, and what was not."""
+    for detail, told in _grouped([line for line in record["results"] if line["detail"]], "detail").items():
+        yield f"{', '.join(dict.fromkeys(line['bench'] for line in told))}: {detail}."
     for bench, left in _grouped(record.get("missing", []), "bench").items():
-        notes.append(f"Not measured: {bench}, " + "; ".join(f"{line['subject']} ({line['why']})" for line in left) + ".")
-    return Bench(tuple(rows), tuple(notes))
+        yield f"Not measured: {bench}, " + "; ".join(f"{line['subject']} ({line['why']})" for line in left) + "."
 
 
 def _row(line: dict[str, Any], peer: dict[str, Any] | None) -> tuple[str, ...]:

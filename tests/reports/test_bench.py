@@ -106,6 +106,26 @@ def test_evaluation_has_a_table_of_its_own(tmp_path: Path, capsys: pytest.Captur
     )
 
 
+def test_launching_has_a_table_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A later record of it alone takes nothing from the loaders' table."""
+    put(tmp_path, "a", "2026-03-01T10:00:00Z", 40_500)
+    lines = [
+        measured("planning: 2,000 cells, an empty store", "Retable", "s", [0.5], Goal(most=1.0), "YAML and all"),
+        measured("launching and recording, a cell", "Retable, --launcher local --jobs 1", "s", [0.25], Goal(most=2.0)),
+        measured("launching and recording, a cell", "submitit, local executor", "s", [6.0]),
+    ]
+    record = assemble(Outcome(lines), {}, {"quick": False})
+    write(tmp_path / "bench" / "b.json", record | {"date": "2026-03-02T10:00:00Z"})
+    readme = tmp_path / "README.md"
+    for name, wanted in (("launching", lines[0].bench), ("bench", SMALL)):
+        readme.write_text(README.replace("begin bench", f"begin {name}").replace("end bench", f"end {name}"))
+        assert run(capsys, "--records", tmp_path, "--readme", readme)[0] == 0
+        rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in readme.read_text().splitlines() if "|" in line]
+        assert rows[2][0] == wanted
+        if name == "launching":
+            assert [row[1] for row in rows[2:]] == ["0.5 s", "0.25 s"] and "YAML and all" in readme.read_text()
+
+
 def test_steps_have_a_table_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From whichever record has them; a line for a method, a column for each peer, in the text and on the page."""
     least, goal = "a minimal loop", Goal(ratio=0.971)
