@@ -154,7 +154,7 @@ def test_status_says_what_an_evaluation_is_doing(tmp_path, cache):
     try:
         for _ in range(60):
             seen = mine.run("--status").stdout
-            shares = re.findall(r"running\s+linear_byol, 2 of 2 (\d+) %", seen)
+            shares = re.findall(r"running\s+linear_byol, 2 of 2 (\d+)%", seen)
             if shares:
                 break
             time.sleep(0.5)
