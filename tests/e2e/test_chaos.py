@@ -21,7 +21,7 @@ def test_kills_at_busy_moments_lose_and_change_nothing(tmp_path, cache):
     _the_verdict_sees_what_is_wrong(chaos, calm)
 
 
-KILLS = 15  # some three seconds each, where torch is imported anew
+KILLS = 10  # some seconds each, where torch is imported anew
 
 
 def _the_verdict_sees_what_is_wrong(chaos, calm):
