@@ -31,15 +31,16 @@ class Verdict:
     more_seeds: int | None = None
 
 
-def seeds_needed(std: float, distance: float, have: int) -> int | None:
-    """Further seeds after which an interval will, with probability `POWER`, stay on one side of an edge this far away.
+def seeds_needed(std: float, distance: float, have: int, level: float = LEVEL) -> int | None:
+    """Further seeds after which an interval of this level will, with probability `POWER`, stay on one side of an edge this
+    far away.
 
     The usual two-term formula, (t + z) std / sqrt(n) <= distance, with Student's t for the n in question and the
     present mean and standard deviation taken as the true ones. None when even `MOST_SEEDS` do not suffice.
     """
     z = NormalDist().inv_cdf(POWER)
     for n in range(max(have + 1, 2), MOST_SEEDS + 1):
-        if (t_quantile(n - 1) + z) * std / math.sqrt(n) <= distance:
+        if (t_quantile(n - 1, level) + z) * std / math.sqrt(n) <= distance:
             return n - have
     return None
 

@@ -11,9 +11,9 @@ import pytest
 from reports import claims
 from reports.aggregate import Measured, estimate, t_quantile
 from reports.claims import ClaimVerdict, Side, Thresholds, difference
-from reports.metrics import METRICS
+from reports.metrics import metric
 
-LINEAR = METRICS["linear.top1"]
+LINEAR = metric("linear.top1", "the test")
 EDGES = Thresholds()
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from reports.aggregate import Measured, estimate, t_quantile
-from reports.metrics import METRICS
+from reports.metrics import metric
 from reports.reference import Reference
 from reports.verdict import MOST_SEEDS, compare, seeds_needed
 
-LINEAR = METRICS["linear.top1"]
+LINEAR = metric("linear.top1", "the test")
 
 
 def reference(value: float | None = 57.7, status: str = "paper-text") -> Reference:
