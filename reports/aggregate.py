@@ -11,20 +11,26 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal
 
 from scipy.special import stdtrit  # quantile of Student's t; scipy.stats would cost a second of import
 
+from reports.bootstrap import bootstrap_interval
 from reports.evidence import Data, Run
-from reports.metrics import Metric
+from reports.metrics import PRETRAIN, Metric
 from reports.planned import PlannedRow
 
 LEVEL = 0.95
 
 
+IntervalKind = Literal["t", "bootstrap"]
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over random seeds. std is the sample standard deviation (n - 1); the interval is Student's t at `LEVEL`.
+    """A mean over random seeds. std is the sample standard deviation (n - 1); the interval is Student's t at `level`, or the
+    studentized bootstrap's where `kind` says so.
 
     With one seed there is neither: std, low and high are None.
     """
@@ -34,6 +40,8 @@ class Estimate:
     std: float | None
     low: float | None
     high: float | None
+    kind: IntervalKind = "t"
+    level: float = LEVEL
 
     @property
     def n(self) -> int:
@@ -41,23 +49,38 @@ class Estimate:
 
     @property
     def half_width(self) -> float | None:
-        return None if self.high is None else self.high - self.mean
+        """What stands behind ±: of the bootstrap's interval, which is not symmetric, the longer side."""
+        if self.high is None or self.low is None:
+            return None
+        return self.high - self.mean if self.kind == "t" else max(self.high - self.mean, self.mean - self.low)
 
 
+@lru_cache(maxsize=8192)
 def t_quantile(degrees: float, level: float = LEVEL) -> float:
     """How many standard errors a two-sided interval of this level reaches to either side."""
     return float(stdtrit(degrees, 0.5 + level / 2))
 
 
-def estimate(values: Sequence[float], level: float = LEVEL) -> Estimate:
-    """Mean and t interval of at least one value."""
+def estimate(values: Sequence[float], level: float = LEVEL, kind: IntervalKind = "t") -> Estimate:
+    """Mean and interval of at least one value.
+
+    Where a bootstrap is asked for and cannot be trusted (fewer than 8 values, or nearly all of them the same), the t interval
+    is given and the estimate's `kind` is "t": the wider and safer one, never silently, since whoever prints it prints `kind`.
+    """
     n = len(values)
-    mean = math.fsum(values) / n
+    if min(values) == max(values):  # exactly, so that no rounding of the sum makes a spread of 1e-17
+        mean, deviations = values[0], [0.0]
+    else:
+        mean = math.fsum(values) / n
+        deviations = [value - mean for value in values]
     if n == 1:
-        return Estimate(tuple(values), mean, None, None, None)
-    std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+        return Estimate(tuple(values), mean, None, None, None, level=level)
+    std = math.hypot(*deviations) / math.sqrt(n - 1)  # hypot: the square of a huge deviation would overflow
+    resampled = bootstrap_interval(values, level) if kind == "bootstrap" else None
+    if resampled is not None:
+        return Estimate(tuple(values), mean, std, *resampled, kind="bootstrap", level=level)
     half = t_quantile(n - 1, level) * std / math.sqrt(n)
-    return Estimate(tuple(values), mean, std, mean - half, mean + half)
+    return Estimate(tuple(values), mean, std, mean - half, mean + half, level=level)
 
 
 @dataclass(frozen=True)
@@ -96,7 +119,7 @@ def measure(planned: PlannedRow, runs: Sequence[Run], metric: Metric, data: Data
             variants.setdefault((run.version, current), []).append((run, None))
             continue
         known = False
-        for record in run.evaluations.get(metric.stage, []):
+        for record in _measurements(run, metric):
             value = (record.get("metrics") or {}).get(metric.key)
             number = float(value) if isinstance(value, int | float) and math.isfinite(value) else None
             if number is None and record.get("status") != "diverged":
@@ -142,12 +165,30 @@ def _current(planned: PlannedRow, metric: Metric, runs: Sequence[Run]) -> str:
     """The settings that are planned. Of detection data they do not say which content was at hand (see `PlannedRow`): it is
     that of most of the runs."""
     protocol = planned.protocols.get(metric.stage)
-    measured = (record.get("protocol") or {} for run in runs for record in run.evaluations.get(metric.stage, []))
-    same = [found for found in measured if "content" in found and _without_content(found) == protocol]
+    measured = (record.get("protocol") or {} for run in runs for record in _measurements(run, metric))
+    if metric.stage == PRETRAIN:  # whatever machine most of them ran on
+        same = [found for found in measured if found]
+    else:
+        same = [found for found in measured if "content" in found and _without_content(found) == protocol]
     if not same:
         return _settings(protocol)
     every = [_settings(found) for found in same]
     return max(every, key=lambda settings: (every.count(settings), settings))
+
+
+def _measurements(run: Run, metric: Metric) -> list[dict[str, Any]]:
+    """The records that may hold the metric: those of its evaluation, or what the training itself took, by machine."""
+    if metric.stage != PRETRAIN:
+        return run.evaluations.get(metric.stage, [])
+    timing = run.record.get("timing") or {}
+    seconds, peak = timing.get("wall_seconds"), timing.get("peak_memory_bytes")
+    found = {
+        "hours": seconds / 3600 if isinstance(seconds, int | float) else None,
+        "memory": peak / 2**30 if isinstance(peak, int | float) else None,
+        "images_per_second": timing.get("images_per_second"),
+    }
+    where = {"hardware": run.hardware, "ranks": timing.get("ranks", 1)}
+    return [{"status": "done", "metrics": found, "protocol": where}]
 
 
 def _without_content(protocol: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,19 @@ class Run:
     diverged: bool
     record: dict[str, Any]
     evaluations: dict[str, list[dict[str, Any]]]
+    folder: Path = Path()
+
+    @property
+    def hardware(self) -> str:
+        """The GPU it ran on, or the CPU."""
+        hardware = (self.record.get("provenance") or {}).get("hardware") or {}
+        return str(hardware.get("gpu") or hardware.get("cpu") or "")
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All runs by key. problems: a sentence for every file that could not be read; remarks: where two folders disagree."""
+    """All runs by key. problems: a sentence for every file that could not be read and every two records of one id that
+    contradict each other; remarks: where a cell was run again elsewhere, with other numbers."""
 
     runs: dict[str, list[Run]]
     problems: tuple[str, ...]
@@ -55,6 +64,10 @@ class Evidence:
 
     def all(self) -> Iterable[Run]:
         return (run for runs in self.runs.values() for run in runs)
+
+    @cached_property
+    def by_id(self) -> dict[str, Run]:
+        return {run.id: run for run in self.all()}
 
 
 def experiment_key(config: dict[str, Any]) -> str:
@@ -78,11 +91,10 @@ def read_evidence(folders: Iterable[Path]) -> Evidence:
                 path = cell.folder / "record.json"
                 problems.append(f"{path}: not a record of a cell ({type(error).__name__}: {error}); it is left out")
                 continue
-            known = found.get(run.id)
-            if known is None:
-                found[run.id] = run
-            elif _numbers(known) != _numbers(run):
-                remarks.append(f"{cell.folder}: disagrees with the record of the same cell read before; that one is used")
+            known = found.setdefault(run.id, run)
+            if known is not run and (words := _disagreement(known, run)):
+                again = _where(known) != _where(run)
+                (remarks if again and _same_experiment(known, run) else problems).append(words)
     runs: dict[str, list[Run]] = {}
     for run in sorted(found.values(), key=lambda run: (run.seed, run.id)):
         runs.setdefault(run.key, []).append(run)
@@ -101,13 +113,35 @@ def _run(cell: CellRecord, record: dict[str, Any]) -> Run:
         diverged=record["status"] == "diverged",
         record=record,
         evaluations=cell.evaluations,
+        folder=cell.folder,
     )
+
+
+def _disagreement(used: Run, other: Run) -> str:
+    """How two records of one cell differ, '' when they agree in what both have."""
+    if not _same_experiment(used, other):
+        return f"{other.folder}: has another config than {used.folder}, under the same id; one of them was changed by hand"
+    mine, theirs = _numbers(used), _numbers(other)
+    apart = next((name for name in mine if name in theirs and mine[name] != theirs[name]), None)
+    if apart is None:
+        return ""
+    elsewhere = "" if _where(used) == _where(other) else f" (on {_where(other)[0] or 'other hardware'}, not {_where(used)[0]})"
+    return f"{other.folder}: disagrees with {used.folder} about {apart}{elsewhere}; the latter is used"
+
+
+def _same_experiment(one: Run, other: Run) -> bool:
+    return bool(one.record["config"] == other.record["config"])
+
+
+def _where(run: Run) -> tuple[str, Any]:
+    """The machine and the versions of a run: elsewhere the same cell rounds otherwise."""
+    return run.hardware, (run.record.get("provenance") or {}).get("versions")
 
 
 def _numbers(run: Run) -> dict[str, Any]:
     """What two copies of one cell must agree on: the evaluations both have, and whether it diverged."""
     numbers = {record["id"]: record["metrics"] for records in run.evaluations.values() for record in records}
-    return {"diverged": run.diverged, **numbers}
+    return {"whether it diverged": run.diverged, **numbers}
 
 
 def export(runs: Iterable[Run], target: Path) -> int:

@@ -16,7 +16,7 @@ from reports.evidence import Data, Evidence, read_evidence
 from reports.planned import Plan, PlannedRow, read_plan
 from reports.reference import read_references
 from reports.spec import TableSpec, read_tables
-from reports.table import Row, Table
+from reports.table import Entry, Table
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Tables:
         root = next((folder for folder in path.parents if (folder / "reports" / "tables").is_dir()), None)
         if root is not None:
             every = read_tables(root / "reports" / "tables", read_references(root / "reports" / "reference"))
-            specs = tuple(spec for spec in every if (root / spec.sweep).resolve() == path)
+            specs = tuple(spec for spec in every if spec.sweep and (root / spec.sweep).resolve() == path)
             if specs:
                 return cls(specs, read_plan(root, specs[0].sweep))
         raise InputError(
@@ -60,8 +60,7 @@ class Tables:
         found: dict[str, Open] = {}
         plans = {spec.sweep: self.plan for spec in self.specs}
         for spec in self.specs:
-            tables = assemble([spec], plans, evidence, profile).tables
-            for table in tables:
+            for table in assemble([spec], plans, evidence, profile).tables:
                 if contents and table.data is not None and (table.data.name, table.data.content) not in contents:
                     continue
                 for row, more, why in _asked_for(spec, table):
@@ -74,29 +73,33 @@ class Tables:
 
 def _asked_for(spec: TableSpec, table: Table) -> Iterator[tuple[str, int, str]]:
     """(row of the sweep, further seeds, what is undecided) for every verdict of one table that seeds would settle."""
-    rows = {row.id: row for row in table.rows}
-    for row_id, row in rows.items():
-        verdict = row.cells[-1].verdict
-        name = spec.rows[row_id].sweep
-        if name is not None and verdict is not None and verdict.kind == "undecided" and verdict.more_seeds:
-            yield name, verdict.more_seeds, verdict.sentence
+    for row in table.rows:
+        for entry in row.cells:
+            verdict = entry.verdict
+            if entry.training and verdict is not None and verdict.kind == "undecided" and verdict.more_seeds:
+                yield entry.training, verdict.more_seeds, verdict.sentence
     for claim, stated in zip(spec.claims, table.claims, strict=True):
         if stated.verdict.outcome != "undecided":
             continue
+        wanted: dict[str, int] = {}
         if stated.verdict.more_seeds:
-            target = min(_count(rows[row_id]) for row_id in claim.rows) + stated.verdict.more_seeds
-            wanted = {row_id: target - _count(rows[row_id]) for row_id in claim.rows}
-        else:
-            wanted = {spec.baseline: 1} if stated.verdict.waits_for_baseline else {}
-        for row_id, more in wanted.items():
-            name = spec.rows[row_id].sweep
-            if name is not None and more > 0:
-                yield name, more, f"{stated.says.rstrip('.')}: {stated.verdict.sentence}"
+            cells = [entry for point in claim.points if (entry := _cell(table, point.row, point.column))]
+            target = min((_count(entry) for entry in cells), default=0) + stated.verdict.more_seeds
+            wanted = {entry.training: target - _count(entry) for entry in cells}
+        elif stated.verdict.waits_for_baseline and table.baseline and (entry := _cell(table, table.baseline, "")):
+            wanted = {entry.training: 1}
+        for training, more in wanted.items():
+            if training and more > 0:
+                yield training, more, f"{stated.says.rstrip('.')}: {stated.verdict.sentence}"
 
 
-def _count(row: Row) -> int:
-    """How many seeds are in a row's number."""
-    return int(row.cells[-2].value or 0)
+def _cell(table: Table, row: str, column: str) -> Entry | None:
+    return table.entry(row, column) if column else table.row(row).main
+
+
+def _count(entry: Entry) -> int:
+    """How many seeds are in a cell's number."""
+    return entry.estimate.n if entry.estimate else 0
 
 
 def _finished(planned: PlannedRow, evidence: Evidence, data: Data | None) -> tuple[int, ...]:
