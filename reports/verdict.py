@@ -76,14 +76,16 @@ def compare(
     if low is None or high is None or measured.estimate.std is None:
         where = "inside" if abs(mean - paper) <= margin else "outside"
         return Verdict("undecided", f"one seed has no interval; its value lies {where} {target}; at least 1 more seed", 1)
-    interval = f"[{metric.shown(low)}, {metric.shown(high)}]"
+    bootstrap = "bootstrap " if measured.estimate.kind == "bootstrap" else ""
+    bounds = f"[{metric.shown(low)}, {metric.shown(high)}]"
+    interval = f"{100 * measured.estimate.level:g}% {bootstrap}interval {bounds}"
     if low >= paper - margin and high <= paper + margin:
-        return Verdict("reproduced", f"the whole {LEVEL:.0%} interval {interval} lies within {target}")
+        return Verdict("reproduced", f"the whole {interval} lies within {target}")
     if high < paper - margin or low > paper + margin:
         side = "below" if high < paper - margin else "above"
-        return Verdict("differs", f"the whole {LEVEL:.0%} interval {interval} lies {side} {target}")
+        return Verdict("differs", f"the whole {interval} lies {side} {target}")
     more = seeds_needed(measured.estimate.std, abs(margin - abs(mean - paper)), measured.n)
-    return Verdict("undecided", f"the {LEVEL:.0%} interval {interval} reaches across an edge of {target}; {advice(more)}", more)
+    return Verdict("undecided", f"the {interval} reaches across an edge of {target}; {advice(more)}", more)
 
 
 def _incomparable(measured: Measured, reference: Reference | None, not_comparable: str) -> str:
