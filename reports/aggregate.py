@@ -17,15 +17,11 @@ from typing import Any, Literal
 from scipy.special import stdtrit  # quantile of Student's t; scipy.stats would cost a second of import
 
 from reports.bootstrap import bootstrap_interval
-from reports.bootstrap import bootstrap_interval
 from reports.evidence import Data, Run
 from reports.metrics import PRETRAIN, Metric
 from reports.planned import PlannedRow
 
 LEVEL = 0.95
-
-
-IntervalKind = Literal["t", "bootstrap"]
 
 
 IntervalKind = Literal["t", "bootstrap"]
