@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmark.data import Backend, open_loader, split_labels
 from benchmark.data.datasets import Dataset
 from benchmark.data.split import Split, split
 from benchmark.errors import InputError
+from benchmark.monitor import knn_monitor
 from benchmark.store.provenance import provenance
 from benchmark.train import checkpoint
 from benchmark.train.images import TrainingImages
@@ -108,7 +110,7 @@ class Pretraining:
                 f"{len(self.split.train)} training images; lower it or raise data.train_images"
             )
         device = self.machine.torch_device
-        images = TrainingImages(self.dataset, self.split.train, data["image_size"], device, self.channels)
+        images = self._images(self.split.train)
         with open_loader(
             self.dataset,
             indices=self.split.train,
@@ -125,8 +127,14 @@ class Pretraining:
             device=self.machine.device,
         ) as loader:
             training = Training(self.config, method, loader, self.folder, device, token, stop, report, check_owner, images)
+            training.monitor = knn_monitor(self.dataset, self.split, self._images, training.total, training.log_every)
             begun(training, training.restore())
             return training.run()
+
+    def _images(self, indices: np.ndarray) -> TrainingImages:
+        """Images of the training file as evaluation sees them."""
+        size = self.config["data"]["image_size"]
+        return TrainingImages(self.dataset, indices, size, self.machine.torch_device, self.channels)
 
     @property
     def channels(self) -> list[str]:

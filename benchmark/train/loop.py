@@ -134,6 +134,7 @@ class Training:
         self.total = self.schedule.total
         self.clip = float(config["optimizer"].get("clip_norm", 0.0)), config["optimizer"].get("clip_by", "all")
         self.images = images
+        self.monitor: Callable[[Method, int], float | None] | None = None  # rank 0's: kNN accuracy after a step, if it is due
         self.positions = images.positions() if images is not None else None
         self.log_every = max(1, self.total // LOG_POINTS)
         self.step = 0
@@ -237,6 +238,8 @@ class Training:
         self.first = False
         if watched:
             numbers = averaged(logs)
+            if self.monitor is not None and self.leads and (seen := self.monitor(self.method, self.step)) is not None:
+                numbers["knn"] = seen
             epochs = self.step / self.loader.batches_per_epoch
             self._log({"step": self.step, "epoch": epochs, "loss": value, "learning_rate": rate, **numbers})
         return value
