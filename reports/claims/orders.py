@@ -57,7 +57,7 @@ def ordering(rows: Sequence[Side], baseline: Side | None, metric: Metric, level:
     first, second, worst = min(steps, key=lambda step: _p(step[2], -sign))
     against = Part.of(worst, _p(worst, -sign), worst.mean, ways)
     if against.p <= alpha:
-        sentence = shown(first, second, worst, metric) + (f", the wrong way{corrected(ways, 'steps')}")
+        sentence = shown(first, second, worst, metric) + f", the wrong way{corrected(ways, 'steps')}"
         return decide_if_learned("contradicted", sentence, [against], second, baseline, metric, level)
     holding = sum(part.p <= alpha for part in wanted)
     begin = f"{holding} of {ways} steps hold; " if ways > 1 else ""
@@ -78,7 +78,7 @@ def neighbours(rows: Sequence[Side], metric: Metric, level: float) -> list[tuple
 
 def corrected(ways: int, of: str) -> str:
     """The end of a clause about the best of several tests."""
-    return f" (also after Holm's correction for {ways} {of})" if ways > 1 else ""
+    return f" (with Holm's correction for {ways} {of})" if ways > 1 else ""
 
 
 def not_enough(p: float, ways: int, level: float) -> str:

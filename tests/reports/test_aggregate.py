@@ -16,7 +16,7 @@ from reports.metrics import METRICS, Metric
 from reports.planned import PlannedRow
 from tests.reports.builder import LINEAR, PROTOCOLS, config, numbers, write_run
 
-LINEAR_TOP1 = METRICS["linear.top1"]
+LINEAR_TOP1 = METRICS()["linear.top1"]
 A, B = Data("cifar10", "aaaaaaaaaaaa"), Data("cifar10", "bbbbbbbbbbbb")
 
 
