@@ -45,6 +45,19 @@ def test_one_seed_has_a_mean_and_no_interval() -> None:
     assert (found.n, found.mean, found.std, found.low, found.high, found.half_width) == (1, 48.3, None, None, None, None)
 
 
+def test_seeds_that_agree_have_exactly_no_spread() -> None:
+    """0.1 + 0.1 + 0.1 is not 0.3: a mean by division would leave a spread of 1e-17, and two such rows a difference."""
+    for values in ([0.1] * 3, [0.7] * 6, [0.0, 0.0], [-1e-300] * 3):
+        found = estimate(values)
+        assert (found.mean, found.std, found.low, found.high) == (values[0], 0.0, values[0], values[0])
+
+
+def test_no_spread_is_too_large_or_too_small_to_square() -> None:
+    for scale in (1e200, 1e-200):
+        found = estimate([-scale, 0.0, scale])
+        assert found.std == pytest.approx(scale) and found.half_width == pytest.approx(4.30265 * scale / 3**0.5, rel=1e-5)
+
+
 def test_seeds_of_one_row_are_joined_and_another_data_set_is_not(tmp_path: Path) -> None:
     for seed, value in enumerate((50.0, 51.0, 52.0)):
         write_run(tmp_path, config("byol", seed), numbers(value))

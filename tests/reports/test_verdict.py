@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from itertools import permutations
 from statistics import NormalDist
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from reports.aggregate import Measured, estimate, t_quantile
 from reports.metrics import metric
@@ -112,3 +115,90 @@ def test_divergence_is_a_difference_when_total_and_no_evidence_when_partial() ->
 def test_stale_runs_are_not_comparable() -> None:
     found = compare(measured(57.5, 57.7, stale="of byol version 1 (the code is at 2)"), reference(), 2.0, LINEAR)
     assert (found.kind, found.sentence) == ("not comparable", "only runs of byol version 1 (the code is at 2) exist")
+
+
+def test_a_published_zero_and_negative_numbers() -> None:
+    zero = compare(measured(0.1, -0.1, 0.0), reference(0.0), 0.5, LINEAR)  # half width 0.248
+    assert (zero.kind, zero.sentence) == ("reproduced", "the whole 95% interval [-0.2, 0.2] lies within 0 ± 0.5")
+    below = compare(measured(-57.5, -57.7, -57.9), reference(-57.7), 0.5, LINEAR)
+    assert below.kind == "reproduced"
+    assert compare(measured(-57.5, -57.7, -57.9), reference(57.7), 0.5, LINEAR).kind == "differs"
+
+
+def test_two_seeds_reach_far() -> None:
+    # 57.6 and 57.8: sd 0.1414, half width 12.706 * 0.1 = 1.2706
+    found = estimate([57.6, 57.8])
+    assert found.half_width == pytest.approx(1.27062, abs=1e-4)
+    assert compare(Measured(found), reference(), 1.28, LINEAR).kind == "reproduced"
+    assert compare(Measured(found), reference(), 1.26, LINEAR).kind == "undecided"
+
+
+def test_huge_spreads_are_undecided_in_words() -> None:
+    found = compare(measured(1e200, -1e200, 57.7), reference(), 0.5, LINEAR)
+    assert (found.kind, found.more_seeds) == ("undecided", None)
+    assert found.sentence.endswith("more than 200 seeds would be needed: it lies on the edge")
+
+
+def test_the_order_of_seeds_does_not_matter() -> None:
+    every = {compare(measured(*values), reference(), 1.0, LINEAR) for values in permutations((57.0, 57.4, 58.1, 57.2))}
+    assert len(every) == 1
+
+
+def test_the_interval_and_the_test_are_scipys() -> None:
+    values = [56.9, 57.4, 57.1, 58.0, 57.7]
+    found, oracle = estimate(values, 0.9), stats.ttest_1samp(values, 57.0).confidence_interval(0.9)
+    assert (found.low, found.high, found.level) == (pytest.approx(oracle.low), pytest.approx(oracle.high), 0.9)
+    # two one-sided tests at 2.5 % each are the whole 95 % interval inside the margin
+    for margin in np.linspace(0.1, 2.0, 39):
+        over = stats.ttest_1samp(values, 57.7 - margin, alternative="greater").pvalue
+        under = stats.ttest_1samp(values, 57.7 + margin, alternative="less").pvalue
+        reproduced = compare(measured(*values), reference(), float(margin), LINEAR).kind == "reproduced"
+        assert reproduced == (max(over, under) <= 0.025)
+
+
+def test_a_sentence_names_the_level_and_the_bootstrap() -> None:
+    values = [57.5, 57.6, 57.6, 57.7, 57.7, 57.8, 57.9, 58.4]
+    resampled = compare(Measured(estimate(values, kind="bootstrap")), reference(), 1.0, LINEAR)
+    assert resampled.kind == "reproduced" and resampled.sentence.startswith("the whole 95% bootstrap interval [57.6, ")
+    usual = compare(Measured(estimate(values, 0.975)), reference(), 1.0, LINEAR)
+    assert usual.sentence.startswith("the whole 97.5% interval [")
+
+
+def test_a_longer_interval_asks_for_more_seeds() -> None:
+    usual, strict = seeds_needed(0.5, 0.5, 3), seeds_needed(0.5, 0.5, 3, 0.99)
+    assert usual is not None and strict is not None and strict > usual
+    n, z = 3 + strict, NormalDist().inv_cdf(0.8)
+    assert (t_quantile(n - 1, 0.99) + z) * 0.5 / math.sqrt(n) <= 0.5 < (t_quantile(n - 2, 0.99) + z) * 0.5 / math.sqrt(n - 1)
+
+
+def test_reproduced_at_the_margins_edge_is_wrong_at_most_one_time_in_twenty() -> None:
+    """The true mean is the paper's number + margin: neither word is right there."""
+    draws = 3000
+    generator = np.random.Generator(np.random.PCG64(3))
+    for seeds in (2, 3, 5):
+        found = [
+            compare(measured(*values), reference(57.7), 1.0, LINEAR).kind
+            for values in (58.7 + 0.1 * generator.standard_normal((draws, seeds))).tolist()
+        ]
+        reproduced, differs = found.count("reproduced") / draws, found.count("differs") / draws
+        assert 0.01 < reproduced <= 0.04 and 0.01 < differs <= 0.04 and reproduced + differs <= 0.06
+
+
+def test_the_interval_holds_the_true_mean_nineteen_times_in_twenty() -> None:
+    generator = np.random.Generator(np.random.PCG64(4))
+    for seeds in (2, 3, 6):
+        found = [estimate(values) for values in generator.standard_normal((20000, seeds)).tolist()]
+        held = sum(one.low < 0 < one.high for one in found if one.low is not None and one.high is not None) / 20000
+        assert held == pytest.approx(0.95, abs=0.006)
+
+
+def test_the_seeds_asked_for_decide_four_times_in_five() -> None:
+    """sd 1, the mean 2 inside the edge: the number of seeds asked for keeps its promise, three fewer do not."""
+    generator = np.random.Generator(np.random.PCG64(6))
+    n = 2 + (seeds_needed(1.0, 1.0, 2) or 0)
+
+    def decided(seeds: int) -> float:
+        sample = generator.standard_normal((3000, seeds)).tolist()
+        return sum(one.high < 1.0 for one in map(estimate, sample) if one.high is not None) / 3000
+
+    assert decided(n) >= 0.78 > decided(n - 3)
