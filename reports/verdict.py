@@ -8,6 +8,7 @@ number of further seeds that would probably settle it. One seed has no interval 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
@@ -39,10 +40,14 @@ def seeds_needed(std: float, distance: float, have: int, level: float = LEVEL) -
     present mean and standard deviation taken as the true ones. None when even `MOST_SEEDS` do not suffice.
     """
     z = NormalDist().inv_cdf(POWER)
-    for n in range(max(have + 1, 2), MOST_SEEDS + 1):
-        if (t_quantile(n - 1, level) + z) * std / math.sqrt(n) <= distance:
-            return n - have
-    return None
+
+    def enough(n: int) -> bool:
+        return (t_quantile(n - 1, level) + z) * std / math.sqrt(n) <= distance
+
+    fewest = max(have + 1, 2)
+    if fewest > MOST_SEEDS or not enough(MOST_SEEDS):
+        return None
+    return bisect_left(range(fewest, MOST_SEEDS), True, key=enough) + fewest - have  # once enough, more are enough too
 
 
 def advice(more: int | None, of: str = "") -> str:

@@ -75,6 +75,14 @@ def test_an_ordering_needs_every_step() -> None:
     assert near.more_seeds == seeds_needed(2**0.5, 2.2, 3)
 
 
+def test_the_step_that_needs_most_seeds_counts() -> None:
+    found = claims.ordering([row("a", 53), row("b", 51), row("c", 50)], UNTRAINED, ACCURACY)
+    wide, narrow = seeds_needed(2**0.5, 2, 3), seeds_needed(2**0.5, 1, 3)
+    assert wide is not None and found.more_seeds == narrow is not None and narrow > wide
+    assert found.sentence.startswith("0 of 2 steps hold; b - c = +1.0")
+    assert claims.ordering([row("a", 52), row("b", 50), row("c", 50)], UNTRAINED, ACCURACY).more_seeds is None
+
+
 def test_an_ordering_is_contradicted_by_one_step_after_holms_correction() -> None:
     # against: 2.5 below 0 has p = 0.0376, which 2 steps make 0.075; 3.1 has p = 0.019, twice that is 0.038
     assert (round(p(2.5), 4), round(p(3.1), 4)) == (0.0376, 0.0192)
@@ -119,6 +127,8 @@ def test_a_gap_is_the_papers_or_not() -> None:
     assert off.outcome == "undecided" and off.p == pytest.approx(p(2.2))
     far = claims.gap(a, b, 0.0, 1.7, ACCURACY)  # 2.3 above the upper edge
     assert far.outcome == "contradicted" and far.p == pytest.approx(p(2.3))
+    nearly = claims.gap(a, b, 0.0, 1.8, ACCURACY)  # 2.2 above it
+    assert nearly.outcome == "undecided" and nearly.p == pytest.approx(p(2.2))
     assert claims.gap(a, b, 8.0, 1.7, ACCURACY).outcome == "contradicted"
     assert claims.gap(a, b, -4.0, 2.3, ACCURACY).outcome == "contradicted"  # the sign matters
 
@@ -148,6 +158,7 @@ def test_equality_is_contradicted_by_one_pair_after_holms_correction() -> None:
     assert far.sentence == "a - c = -5.0 [-7.3, -2.7] lies outside 0 ± 1 (with Holm's correction for 3 pairs)"
     near = claims.within([row("a", 50), row("b", 52), row("c", 54)], 1.0, ACCURACY)
     assert near.outcome == "undecided" and "but p = 0.021 is above 0.017" in near.sentence
+    assert near.p == pytest.approx(3 * p(3))
     assert near.more_seeds == seeds_needed(2**0.5, 3.0, 3, 1 - 0.05 / 3)
 
 

@@ -65,6 +65,12 @@ def test_rising_is_the_number_itself_whatever_is_better() -> None:
     assert (hours.outcome, hours.sentence) == ("supported", "from a to c it changes by +3.0 [+1.9, +4.1] a step")
 
 
+def test_the_best_row_of_a_trend_of_time_is_the_least() -> None:
+    found = claims.trend(rows(10, 13, 16), "rises", row("untrained", 13), HOURS)
+    assert found.outcome == "supported" and found.sentence.endswith(", and a is below untrained")
+    assert claims.trend(rows(10, 13, 16), "rises", row("untrained", 12), HOURS).outcome == "undecided"
+
+
 def test_a_trend_the_wrong_way_is_contradicted_after_holms_correction() -> None:
     # three tests: the slope and two steps. Ends 3.6 apart: p = 0.0116, three times that 0.035; 3.1: 0.057
     assert (round(3 * p(3.6), 3), round(3 * p(3.1), 3)) == (0.035, 0.057)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from itertools import permutations
 from statistics import NormalDist
 from typing import Any
@@ -21,7 +22,8 @@ LINEAR = metric("linear.top1", "the test")
 
 def reference(value: float | None = 57.7, status: str = "paper-text") -> Reference:
     printed = "" if value is None else f"{value:g}"
-    return Reference(*["x"] * 12, printed, value, "%", status, "", "")  # type: ignore[arg-type]
+    told: dict[str, Any] = dict.fromkeys((field.name for field in fields(Reference)), "x")
+    return Reference(**told | {"printed": printed, "value": value, "status": status})
 
 
 def measured(*values: float, **more: Any) -> Measured:
