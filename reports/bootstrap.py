@@ -49,11 +49,13 @@ def bootstrap_interval(values: Sequence[float], level: float) -> tuple[float, fl
 @lru_cache(maxsize=8)
 def draws(n: int) -> NDArray[np.int64]:
     """RESAMPLES lines of n indices below n."""
-    place = np.arange(1, RESAMPLES * n + 1, dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        mixed = place * np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed ^= mixed >> np.uint64(31)
-    # the upper half of the bits as a fraction of 2^32, times n
-    return ((mixed >> np.uint64(32)) * np.uint64(n) >> np.uint64(32)).astype(np.int64).reshape(RESAMPLES, n)
+    fractions = hashes(RESAMPLES * n) >> np.uint64(32)  # of 2^32
+    return (fractions * np.uint64(n) >> np.uint64(32)).astype(np.int64).reshape(RESAMPLES, n)
+
+
+def hashes(count: int) -> NDArray[np.uint64]:
+    """The first outputs of splitmix64 from the state 0."""
+    mixed = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # modulo 2^64, as is meant
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))

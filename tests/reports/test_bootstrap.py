@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from reports.aggregate import estimate
-from reports.bootstrap import FEWEST, RESAMPLES, bootstrap_interval, draws
+from reports.bootstrap import FEWEST, RESAMPLES, bootstrap_interval, draws, hashes
 
 VALUES = [57.1, 57.9, 58.0, 58.3, 58.4, 59.0, 59.9, 63.2]
 
@@ -36,8 +36,18 @@ def test_the_draws_are_even_fixed_and_within_range() -> None:
     counts = np.bincount(found.ravel())
     assert abs(counts / counts.sum() - 0.1).max() < 0.005
     assert found[0].tolist() == draws.__wrapped__(10)[0].tolist()
-    # splitmix64 of state 0 begins with 0xE220A8397B1DCDAF; its upper half times 10 / 2^32 is 8
-    assert (0xE220A8397B1DCDAF >> 32) * 10 >> 32 == found[0, 0] == 8
+    assert found[0, 0] == (0xE220A8397B1DCDAF >> 32) * 10 >> 32 == 8
+
+
+def test_the_hash_is_splitmix64() -> None:
+    """Against its definition on Python's unbounded integers, and the first value that every implementation prints."""
+    every, state = (1 << 64) - 1, 0
+    for found in hashes(1000).tolist():
+        state = state + 0x9E3779B97F4A7C15 & every
+        mixed = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & every
+        mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & every
+        assert found == mixed ^ mixed >> 31
+    assert hashes(1)[0] == 0xE220A8397B1DCDAF
 
 
 def test_the_order_of_seeds_and_the_global_generators_do_not_matter() -> None:

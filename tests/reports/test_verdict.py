@@ -66,6 +66,8 @@ def test_the_number_of_seeds_satisfies_the_power_formula_and_one_fewer_does_not(
     assert seeds_needed(0.0, 0.5, 2) == 1
     assert seeds_needed(1.0, 0.0, 3) is None
     assert seeds_needed(1.0, 0.01, 3) is None and MOST_SEEDS == 200
+    assert seeds_needed(0.0, 0.5, 199) == 1 and seeds_needed(0.0, 0.5, 200) is None
+    assert seeds_needed(0.0, 0.5, 0) == 2  # a single seed has no interval
 
 
 def test_undecided_says_how_many_seeds() -> None:
