@@ -1,6 +1,6 @@
 """`python -m reports`: the papers' tables with our numbers beside theirs, from the records alone.
 
-    python -m reports                          reports/build/index.html and what it links to; tables also as .md, .tex, .csv, .json
+    python -m reports                          reports/build/index.html and all it links to; tables as .md, .tex, .csv, .json
     python -m reports --print                  the tables that have runs, in the terminal; nothing is written
     python -m reports --against OTHER          and a page that compares the store with another one
     python -m reports --publish                README's marked parts and reports/rendered/, from the committed records

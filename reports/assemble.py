@@ -15,7 +15,6 @@ from reports.planned import Plan, Profile
 from reports.spec import RowSpec, TableSpec
 from reports.table import Claim, Column, Entry, Row, Table
 
-
 _BOUNDS = ("random", "supervised")  # trained for every table, so that a table is not about them
 
 

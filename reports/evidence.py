@@ -6,6 +6,7 @@ only module here that touches `benchmark.store`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,8 +15,12 @@ from typing import Any
 
 from benchmark.errors import InputError
 from benchmark.plan.cell import group_key
-from benchmark.store.record import storage_error, write_json
+from benchmark.store.record import storage_error, write_bytes, write_json
 from benchmark.store.store import CellRecord, Store
+
+LOG_LINES = 30
+_LOG_BYTES = 16_384
+_PICTURE_BYTES = 200_000
 
 
 @dataclass(frozen=True, order=True)
@@ -145,7 +150,8 @@ def _numbers(run: Run) -> dict[str, Any]:
 
 
 def export(runs: Iterable[Run], target: Path) -> int:
-    """Write runs as compact records (no checkpoint, no log) in the layout of a store. Returns how many."""
+    """Write runs as compact records in the layout of a store: no checkpoint, of the log its last lines, of the evaluations'
+    pictures those that are small. Returns how many."""
     count = 0
     for run in runs:
         folder = target / "cells" / run.id
@@ -156,9 +162,28 @@ def export(runs: Iterable[Run], target: Path) -> int:
         for records in run.evaluations.values():
             for record in records:
                 write_json(folder / "evaluations" / f"{record['id']}.json", record)
+                for name in record.get("pictures") or []:
+                    picture = run.folder / "evaluations" / Path(name).name
+                    if picture.is_file() and picture.stat().st_size <= _PICTURE_BYTES:
+                        write_bytes(folder / "evaluations" / picture.name, picture.read_bytes())
+        if lines := log_tail(run):
+            write_bytes(folder / "log.txt", "".join(f"{line}\n" for line in lines).encode())
         write_json(folder / "record.json", run.record)
         count += 1
     return count
+
+
+def log_tail(run: Run, lines: int = LOG_LINES) -> list[str]:
+    """The last lines of the run's log, without control characters; none where no log lies beside the record."""
+    try:
+        with (run.folder / "log.txt").open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - _LOG_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    found = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[^\t\x20-\x7e\u00a0-\uffff]", "", line) for line in text.splitlines()]
+    return [line.rstrip() for line in found if line.strip()][-lines:]
 
 
 def existing(store: Path, records: Path, explicit: bool) -> list[Path]:

@@ -1,14 +1,16 @@
-"""The papers' numbers, each with its source and how far it has been checked.
+"""The registry: the papers' numbers, each with its source, how it was measured, and how far it has been checked.
 
-One CSV row per published cell. An empty `value` means "not established": the paper prints no number there, or nobody
-has seen the cell yet. `document` is what the user's source documents say about the same cell, as text, where they say
-anything.
+reports/reference/<paper>.csv has one line per published cell. An empty `value` means "not established": the paper prints no
+number there, or nobody has seen the cell yet. `document` is what the user's source documents say about the same cell, as text,
+where they say anything. Names of rows look like `label [setting=value; ...]`; where a paper prints two rows under one name,
+what tells them apart stands behind it in parentheses.
 """
 
 from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +21,8 @@ from benchmark.errors import InputError, nearest
 Status = Literal["paper-text", "secondary", "memory", "unverified"]
 STATUSES: tuple[str, ...] = get_args(Status)
 COLUMNS = (
-    *("table", "row", "paper", "arxiv", "year", "source", "label", "metric", "dataset", "encoder", "epochs", "batch"),
-    *("value", "unit", "status", "document", "note"),
+    *("table", "row", "column", "paper", "arxiv", "url", "year", "source", "metric", "protocol", "dataset", "encoder"),
+    *("epochs", "batch", "value", "unit", "status", "document", "note"),
 )
 MEANING = {
     "paper-text": "seen in the paper's own text or its authors' code",
@@ -28,20 +30,27 @@ MEANING = {
     "memory": "recalled, not seen; gates nothing",
     "unverified": "not seen in any reliable text; gates nothing",
 }
+_ALWAYS = ("table", "row", "column", "paper", "metric", "protocol", "status")
+_ARXIV = re.compile(r"\d{4}\.\d{4,5}")
 
 
 @dataclass(frozen=True)
 class Reference:
-    """One published cell. `printed` is the number as the paper prints it (48, not 48.0), `value` that as a float."""
+    """One published cell. `printed` is the number as the paper prints it (48, not 48.0), `value` that as a float.
+
+    source: the table or figure. protocol: how it was measured, with the name of ours that is meant to repeat it.
+    """
 
     table: str
     row: str
+    column: str
     paper: str
     arxiv: str
+    url: str
     year: str
     source: str
-    label: str
     metric: str
+    protocol: str
     dataset: str
     encoder: str
     epochs: str
@@ -55,7 +64,7 @@ class Reference:
 
     @property
     def gates(self) -> bool:
-        """Whether a verdict may rest on this row: somebody has seen what the paper says there."""
+        """Whether a verdict may rest on this cell: somebody has seen what the paper says there."""
         return self.status in ("paper-text", "secondary")
 
     @property
@@ -63,32 +72,30 @@ class Reference:
         return f"{self.paper} {self.year}, {self.source}" + (f" (arXiv {self.arxiv})" if self.arxiv else "")
 
 
-References = dict[tuple[str, str], Reference]
+References = dict[str, dict[tuple[str, str], Reference]]  # table -> (row, column) -> cell, in the paper's order
 
 
 def read_references(folder: Path) -> References:
-    """Every row of every CSV in the folder, by (table, row). Raises InputError naming file, line and column."""
+    """Every cell of every CSV in the folder but the audit's. Raises InputError naming file, line and column."""
     found: References = {}
+    homes: dict[str, Path] = {}
     for path in sorted(folder.glob("*.csv")):
-        for line, reference in _rows(path):
-            key = (reference.table, reference.row)
-            if key in found:
-                raise InputError(f"{path}:{line}: row '{reference.row}' of table '{reference.table}' is given twice; keep one")
-            found[key] = reference
+        if path.name == "audit.csv":  # reports.audit reads it
+            continue
+        for line, reference in _lines(path):
+            cells = found.setdefault(reference.table, {})
+            if homes.setdefault(reference.table, path) != path:
+                raise InputError(f"{path}:{line}: table '{reference.table}' is also in {homes[reference.table].name}; keep one")
+            if (reference.row, reference.column) in cells:
+                raise InputError(
+                    f"{path}:{line}: row '{reference.row}', column '{reference.column}' of table '{reference.table}' is given "
+                    "twice; keep one, or say behind the row's name what tells them apart"
+                )
+            cells[reference.row, reference.column] = reference
     return found
 
 
-def reference_of(references: References, table: str, row: str, where: str) -> Reference:
-    """The published cell that a table refers to. Raises InputError when no CSV has it."""
-    try:
-        return references[table, row]
-    except KeyError:
-        rows = [name for of, name in references if of == table]
-        known = f"known: {', '.join(rows)}{nearest(row, rows)}" if rows else f"no row of table '{table}' is known"
-        raise InputError(f"{where}: no reference row '{row}' in reports/reference/*.csv; {known}") from None
-
-
-def _rows(path: Path) -> Iterable[tuple[int, Reference]]:
+def _lines(path: Path) -> Iterable[tuple[int, Reference]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file, strict=True)
@@ -104,12 +111,14 @@ def _checked(raw: dict[str, str], where: str) -> Reference:
     if None in raw or None in raw.values():
         raise InputError(f"{where}: expected {len(COLUMNS)} columns; a text with a comma needs quotes")
     texts = {key: value.strip() for key, value in raw.items()}
-    for key in ("table", "row", "paper", "label", "metric", "status"):
+    for key in _ALWAYS:
         if not texts[key]:
             raise InputError(f"{where}: the column '{key}' is empty")
     if texts["status"] not in STATUSES:
         hint = nearest(texts["status"], STATUSES)
         raise InputError(f"{where}: unknown status '{texts['status']}'; allowed: {', '.join(STATUSES)}{hint}")
+    if texts["arxiv"] and not _ARXIV.fullmatch(texts["arxiv"]):
+        raise InputError(f"{where}: the column 'arxiv' holds '{texts['arxiv']}'; expected a number such as 2003.04297")
     value = None
     if texts["value"]:
         for key in ("source", "unit"):
@@ -117,6 +126,8 @@ def _checked(raw: dict[str, str], where: str) -> Reference:
                 raise InputError(
                     f"{where}: the number {texts['value']} has no {key}; a number without a {key} is not a reference"
                 )
+        if not texts["arxiv"] and not texts["url"]:
+            raise InputError(f"{where}: the number {texts['value']} has neither arxiv nor url; say where it was published")
         value = _number(texts["value"], where)
     printed = texts.pop("value")
     return Reference(**texts, printed=printed, value=value)

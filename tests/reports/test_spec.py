@@ -1,4 +1,4 @@
-"""Table files: what ships can be read, and mistakes are named with line, key and remedy."""
+"""Table files: mistakes are named with line, key and remedy; what they leave out comes from the registry."""
 
 from __future__ import annotations
 
@@ -7,69 +7,122 @@ from pathlib import Path
 import pytest
 
 from benchmark.errors import InputError
-from reports.build import ROOT
 from reports.reference import read_references
-from reports.spec import read_table, read_tables
-from tests.reports.toy import GOLDEN
+from reports.spec import TableSpec, read_table, read_tables
+from tests.reports.project import TABLE, Project, cell_of, write_registry
 
-REFERENCES = read_references(GOLDEN / "reference")
-TOY = (GOLDEN / "tables" / "toy.yaml").read_text(encoding="utf-8")
+LINES = [
+    cell_of("toy", "good [BN=yes; LN=no]", "acc.", "60"),
+    cell_of("toy", "good [BN=no; LN=yes]", "acc.", "55"),
+    cell_of("toy", "bad (none)", "acc.", "50"),
+    cell_of("toy", "bad (none)", "kNN", "40"),
+    cell_of("toy", "bad (none)", "gain", "10"),
+]
+WIDE = TABLE.replace(
+    'columns: {"acc.": {metric: linear.top1}}',
+    'columns: {"acc.": {metric: linear_byol.top1}, kNN: {metric: knn_dino.top1}, gain: {derive: {minus: ["acc.", kNN]}}}',
+).replace("above: good, below: bad", "above: 'good [BN=yes; LN=no]', below: {row: bad (none), column: acc.}")
 
 
-def test_every_shipped_table_can_be_read_and_tests_something() -> None:
-    specs = read_tables(ROOT / "reports" / "tables", read_references(ROOT / "reports" / "reference"))
-    assert {spec.id for spec in specs} >= {"byol_bn_blog", "byol_norm_table1", "byol_gnws_headline"}
-    for spec in specs:
-        assert spec.claims and spec.primary.higher_is_better and len({row.name for row in spec.rows.values()}) == len(spec.rows)
+def read(tmp_path: Path, text: str = WIDE) -> TableSpec:
+    path = tmp_path / "toy.yaml"
+    path.write_text(text.replace("PROFILE", "null"), encoding="utf-8")
+    write_registry(tmp_path / "reference" / "toy.csv", LINES)
+    return read_table(path, read_references(tmp_path / "reference"))
 
 
-def test_a_repeated_label_is_told_apart_by_its_settings() -> None:
-    rows = read_table(GOLDEN / "tables" / "toy.yaml", REFERENCES).rows
-    assert (rows["near"].name, rows["single"].name, rows["zero"].name) == ("undecided [LN]", "undecided [GN]", "zero")
+def test_rows_and_settings_are_the_registrys(tmp_path: Path) -> None:
+    spec = read(tmp_path)
+    assert spec.settings == ("BN", "LN")
+    assert [(row.id, row.name, row.label, row.settings) for row in spec.rows] == [
+        ("good [BN=yes; LN=no]", "good [yes / no]", "good", ("yes", "no")),
+        ("good [BN=no; LN=yes]", "good [no / yes]", "good", ("no", "yes")),
+        ("bad (none)", "bad (none)", "bad (none)", ("", "")),
+    ]
+    assert (spec.paper, spec.year, spec.arxiv, spec.source) == ("Example", "2020", "2001.00001", "Table 1")
+    assert [value.value for value in spec.rows[2].references.values()] == [50, 40, 10]
+
+
+def test_a_small_scale_has_a_stand_in_for_a_papers_own_probe(tmp_path: Path) -> None:
+    first, second, third = read(tmp_path).columns
+    assert [each.id for each in first.measures()] == ["linear_byol.top1", "linear.top1"]
+    assert [each.id for each in second.measures()] == ["knn_dino.top1", "knn.top1"]
+    assert third.derive is not None and third.derive.columns == ("acc.", "kNN") and not third.measures()
 
 
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("table: toy", "table: tot", "toy.yaml:1: table: is 'tot', but the file is named toy.yaml"),
-        ("baseline: random", "baseline: randon", "no row 'randon'"),
+        ("table: toy", "table: tot", "toy.yaml:2: table: is 'tot', but the file is named toy.yaml"),
         ("margin: {points: 1.0", "margin: {points: 0", "expected a number above 0, found 0"),
-        ("columns: [linear.top1", "columns: [linear.top2", "unknown metric 'linear.top2'"),
-        ("reference: same,", "reference: sane,", "no reference row 'sane'"),
-        ("sweep: null, missing", "sweep: null, note", "needs 'missing: <why nothing can measure it>'"),
-        ("settings: [BN], reference: same", "settings: [BN, LN], reference: same", "expected a list of 1"),
-        ("kind: not_collapsed", "kind: not_collapse", "did you mean 'not_collapsed'"),
-        ("above: same, below: other, says", "above: sane, below: other, says", "no row 'sane'"),
-        ("above: same, below: other, margin", "above: unknown, below: other, margin", "numbers are established"),
-        ("says: Same does", "say: Same does", "unknown key; allowed here"),
+        ("metric: linear_byol.top1", "metric: linear_byol.top2", "unknown metric 'linear_byol.top2'; a metric is"),
+        ("kNN: {metric: knn_dino.top1}", "KNN: {metric: knn_dino.top1}", "has no column 'KNN'; it has acc., kNN, gain"),
+        ("kNN: {metric: knn_dino.top1}, ", "", "nothing says how column 'kNN' is measured"),
+        ("metric: knn_dino.top1", "label: nearest", "expected exactly one of metric:, derive: and missing:"),
+        ('minus: ["acc.", kNN]', 'minus: ["acc.", kNM]', "no column 'kNM'; did you mean 'kNN'"),
+        ('minus: ["acc.", kNN]', 'minus: ["acc."]', "expected minus: [column, column]"),
+        ("sweep: sweeps/toy.yaml", "sweep: null", "needs 'missing: <why nothing here can fill it>'"),
+        ("profile: PROFILE", "profil: cpu", "protocol > profil: unknown key; allowed here: about, profile, config"),
+        ("figures: [numbers]", "figures: [number]", "unknown 'number'; allowed: numbers, curves"),
         ("title:", "titel:", "unknown key"),
+        ("kind: order", "kind: odrer", "unknown kind 'odrer'; allowed: collapse, not_collapsed, order"),
+        ("above:", "abov:", "claims > order > abov: unknown key; allowed here: kind, says, above, below, metric"),
+        ("says: Good", "said: Good", "unknown key"),
+        ("column: acc.}", "column: acd.}", "no column 'acd.'; the columns are acc., kNN, gain; did you mean 'acc.'"),
+        ("{row: bad (none), column: acc.}", "[a, b]", "expected one cell, found ['a', 'b']"),
+        ("kind: order, above", "kind: ordering, above", "unknown key; allowed here: kind, says, cells"),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, old: str, new: str, words: str) -> None:
-    path = tmp_path / "toy.yaml"
-    assert old in TOY
-    path.write_text(TOY.replace(old, new, 1), encoding="utf-8")
+    assert old in WIDE
     with pytest.raises(InputError, match=r"toy\.yaml:\d+") as error:
-        read_table(path, REFERENCES)
+        read(tmp_path, WIDE.replace(old, new, 1))
     assert words in str(error.value)
 
 
-def test_the_collapse_edges_can_be_set_and_must_make_sense(tmp_path: Path) -> None:
-    path = tmp_path / "toy.yaml"
-    path.write_text(TOY + "collapse: {collapsed_below: 0.1, spread_above: 0.6}\n", encoding="utf-8")
-    assert read_table(path, REFERENCES).thresholds.spread_above == 0.6
-    path.write_text(TOY + "collapse: {collapsed_below: 0.7}\n", encoding="utf-8")
-    with pytest.raises(InputError, match="expected collapsed_below < spread_above"):
-        read_table(path, REFERENCES)
+@pytest.mark.parametrize(
+    ("claim", "words"),
+    [
+        ("{kind: trend, cells: [a, b], direction: rises, says: x}", "expected a list of cells"),
+        ("{kind: trend, cells: [a, b, c], direction: up, says: x}", "expected rises or falls, found 'up'"),
+        ("{kind: within, cells: [a, b], says: x}", "the key 'margin' is missing"),
+        ("{kind: gap, above: a, below: b, margin: wide, says: x}", "expected a number, found 'wide'"),
+        ("{kind: interaction, first: [a, b], second: [c], says: x}", "expected a list of cells"),
+        ("{kind: collapse, cell: {rwo: a}, says: x}", "a cell is a row's name or {row: ..., column: ...}"),
+    ],
+)
+def test_a_claim_that_says_too_little_is_named(tmp_path: Path, claim: str, words: str) -> None:
+    with pytest.raises(InputError) as error:
+        read(tmp_path, WIDE.replace("figures:", f"  second: {claim}\nfigures:"))
+    assert words in str(error.value) and "claims > second" in str(error.value)
 
 
-def test_an_unknown_table_names_those_there_are() -> None:
-    with pytest.raises(InputError, match=r"no table 'tyo' in .*it has toy; did you mean 'toy'"):
-        read_tables(GOLDEN / "tables", REFERENCES, ["tyo"])
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("rows: {bad: {note: x}}", "the registry's table has no row 'bad'"),
+        ("rows: {bad (none): {nota: x}}", "unknown key; allowed here: label, settings, note, differs, row, select"),
+        ("rows: {bad (none): {settings: [a]}}", "expected a list of 2, one for each of the table's settings"),
+        ("rows: {bad (none): {row: bad, select: {method: byol}}}", "give row: or select:, not both"),
+        ("own: boundz", "expected 'bounds', 'all', or names"),
+        ("collapse: {collapsed_below: 0.7}", "expected collapsed_below < spread_above"),
+    ],
+)
+def test_words_about_rows_must_fit(tmp_path: Path, rows: str, words: str) -> None:
+    with pytest.raises(InputError) as error:
+        read(tmp_path, WIDE.replace("figures:", f"{rows}\nfigures:"))
+    assert words in str(error.value)
 
 
-def test_the_papers_own_measure_comes_first_at_its_own_protocol_only():
-    root = Path(__file__).resolve().parents[2] / "reports"
-    blog = next(s for s in read_tables(root / "tables", read_references(root / "reference")) if s.id == "byol_bn_blog")
-    assert blog.at("imagenet").primary.id == "blog_logistic.top1"
-    assert blog.at("smoke").primary.id == "linear.top1"
+def test_one_bad_file_can_be_left_out(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    broken = project.table.with_name("broken.yaml")
+    broken.write_text("table: broken\n")
+    references = read_references(project.registry.parent)
+    with pytest.raises(InputError, match="the key 'title' is missing"):
+        read_tables(project.table.parent, references)
+    problems: list[str] = []
+    assert [spec.id for spec in read_tables(project.table.parent, references, (), problems)] == ["toy"]
+    assert len(problems) == 1 and "broken.yaml" in problems[0]
+    with pytest.raises(InputError, match=r"no table 'tyo' in .*; did you mean 'toy'"):
+        read_tables(project.table.parent, references, ["tyo"])

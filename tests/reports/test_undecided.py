@@ -7,70 +7,31 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmark import rounds
 from benchmark.errors import InputError
-from benchmark.plan.resolve import DataIdentity
-from benchmark.plan.sweep import load_sweep
 from benchmark.run import main
-from reports.reference import COLUMNS
 from reports.undecided import Open, Tables
-from tests.reports.builder import numbers, write_run
+from tests.reports.builder import numbers
+from tests.reports.project import CONTENT, SWEEP, Project
 
 ROOT = Path(__file__).resolve().parents[2]
-SWEEP = """
-question: Which is better?
-base: {method: byol, epochs: 1, batch_size: 10, encoder: {name: convnet, width: 0.25}, projector: {hidden: 8, out: 8},
-       predictor: {hidden: 8, out: 8}, data: {name: shapes, train_images: 100, test_images: 50, image_size: 32, held_out: 0.1}}
-rows:
-  Random init: {method: random}
-  good: {}
-  bad: {projector.norm: none}
-  aside: {predictor.norm: none}
-evaluate: {knn: {k: 20}, linear: {l2_low: -2, l2_high: -2}, collapse: {}}
-profiles: {smoke: {seeds: [0]}}
-"""
-TABLE = """
-table: toy
-title: Toys
-paper: {name: Example et al. 2020}
-sweep: sweeps/toy.yaml
-protocol: {about: toys, profile: PROFILE}
-columns: [linear.top1, knn.top1, collapse.std]
-margin: {points: 1.0, why: chosen for the test}
-baseline: random
-rows:
-  random: {label: random, sweep: Random init}
-  good: {label: good, sweep: good, reference: good}
-  bad: {label: bad, sweep: bad, reference: bad}
-  aside: {label: aside, sweep: aside}
-claims:
-  order: {kind: order, above: good, below: bad, says: Good is better than bad.}
-"""
-CONTENT = "aaaaaaaaaaaa"
+SWEEP_OF_CONVNETS = SWEEP.replace("{name: resnet10, width: 0.5, stem: stride2}", "{name: convnet, width: 0.25}").replace(
+    "smoke: {seeds: [0, 1]}", "smoke: {seeds: [0]}"
+)
 
 
-class Toys:
-    """A folder like the project's own: a sweep, a table about it, two published numbers, a store."""
+class Toys(Project):
+    """Its rows' numbers are all one, and its open rows are those of the smoke profile."""
 
     def __init__(self, root: Path, profile: str = "null", more: str = "") -> None:
-        self.root, self.store, self.sweep = root, root / "runs", root / "sweeps" / "toy.yaml"
-        for folder in ("sweeps", "reports/tables", "reports/reference"):
-            (root / folder).mkdir(parents=True)
-        self.sweep.write_text(SWEEP)
-        (root / "reports" / "tables" / "toy.yaml").write_text(TABLE.replace("PROFILE", profile) + more)
-        published = [f"toy,{row},Example,,2020,Table 1,{row},linear top-1,,,,,{value},%,paper-text,," for row, value in
-                     (("good", 60), ("bad", 50))]  # fmt: skip
-        (root / "reports" / "reference" / "toy.csv").write_text("\n".join([",".join(COLUMNS), *published]) + "\n")
+        super().__init__(root, profile, more, sweep=SWEEP_OF_CONVNETS)
 
-    def run(self, row: str, seed: int, linear: float, std: float = 0.9, content: str = CONTENT, **changes: object) -> None:
-        """Write what a training and its evaluations would leave."""
-        images = {"shapes": DataIdentity("shapes", content, 100)}
-        (found,) = (one for one in load_sweep(self.sweep).expand("smoke", images, [seed]) if one.name == row)
-        (cell,) = found.cells
-        write_run(self.store, cell.config, numbers(linear, linear, std), protocols=cell.protocols, **changes)  # type: ignore[arg-type]
+    def number(self, row: str, seed: int, linear: float, std: float = 0.9, content: str = CONTENT, **changes: Any) -> None:
+        self.run(row, seed, numbers(linear, linear, std), content=content, **changes)
 
     def open(self, contents: tuple[tuple[str, str], ...] = (("shapes", CONTENT),)) -> dict[str, tuple[tuple[int, ...], int]]:
         rows = Tables.of(self.sweep).open_rows("smoke", self.store, contents)
@@ -84,35 +45,35 @@ def test_nothing_is_open_before_anything_has_run(tmp_path: Path) -> None:
 def test_an_order_of_single_seeds_is_open_for_its_two_rows(tmp_path: Path) -> None:
     toys = Toys(tmp_path)
     for row, linear in (("Random init", 20.0), ("good", 60.0), ("bad", 50.0), ("aside", 40.0)):
-        toys.run(row, 0, linear)
+        toys.number(row, 0, linear)
     assert toys.open() == {"good": ((0,), 1), "bad": ((0,), 1)}  # `aside` is in no claim, and nobody published it
-    toys.run("good", 1, 60.1)
+    toys.number("good", 1, 60.1)
     assert toys.open() == {"bad": ((0,), 1)}  # the one that lags behind
-    toys.run("bad", 1, 50.1)
+    toys.number("bad", 1, 50.1)
     assert toys.open() == {"Random init": ((0,), 1)}  # the better one must beat it, and one seed has no interval
-    toys.run("Random init", 1, 20.1)
+    toys.number("Random init", 1, 20.1)
     assert toys.open() == {}
 
 
 def test_the_power_calculation_says_how_many(tmp_path: Path) -> None:
     toys = Toys(tmp_path)
     for seed, (good, bad) in enumerate([(60.0, 59.0), (61.0, 60.0), (62.0, 61.0)]):
-        toys.run("good", seed, good)
-        toys.run("bad", seed, bad)
-        toys.run("Random init", seed, 20.0 + seed)
+        toys.number("good", seed, good)
+        toys.number("bad", seed, bad)
+        toys.number("Random init", seed, 20.0 + seed)
     found = toys.open()
     assert found.keys() == {"good", "bad"} and 10 < found["good"][1] == found["bad"][1] < 60  # a difference of a deviation
 
 
 def test_what_seeds_cannot_settle_adds_none(tmp_path: Path) -> None:
-    toys = Toys(tmp_path, more="  between: {kind: collapse, row: aside, says: Aside collapses.}\n")
+    toys = Toys(tmp_path, more="  between: {kind: collapse, cell: aside, says: Aside collapses.}\n")
     for seed in range(2):
-        toys.run("good", seed, 20.0 + seed)
-        toys.run("bad", seed, 5.0 + seed)
-        toys.run("Random init", seed, 20.0 + seed)
-        toys.run("aside", seed, 40.0, std=0.3)  # neither collapsed nor spread, whatever the number of seeds
+        toys.number("good", seed, 20.0 + seed)
+        toys.number("bad", seed, 5.0 + seed)
+        toys.number("Random init", seed, 20.0 + seed)
+        toys.number("aside", seed, 40.0, std=0.3)  # neither collapsed nor spread, whatever the number of seeds
     assert toys.open() == {}  # good is no better than an untrained network: accuracy cannot decide
-    toys.run("bad", 2, 0.0, status="diverged")
+    toys.number("bad", 2, 0.0, status="diverged")
     assert toys.open() == {}
 
 
@@ -120,26 +81,26 @@ def test_a_published_number_is_open_at_the_papers_scale_alone(tmp_path: Path) ->
     small, own = Toys(tmp_path / "small"), Toys(tmp_path / "own", profile="smoke")
     for toys in (small, own):
         for seed in range(3):
-            toys.run("good", seed, 60.0 + seed)  # the interval reaches across 61
-            toys.run("bad", seed, 30.0 + 0.1 * seed)
-            toys.run("Random init", seed, 20.0 + 0.1 * seed)
+            toys.number("good", seed, 60.0 + seed)  # the interval reaches across 61
+            toys.number("bad", seed, 30.0 + 0.1 * seed)
+            toys.number("Random init", seed, 20.0 + 0.1 * seed)
     assert small.open() == {}
     assert own.open().keys() == set()  # at the very edge no affordable number of seeds would do
-    own.run("good", 0, 60.3)
-    own.run("good", 1, 60.6)
-    own.run("good", 2, 59.4)
+    own.number("good", 0, 60.3)
+    own.number("good", 1, 60.6)
+    own.number("good", 2, 59.4)
     assert own.open().keys() == {"good"}
 
 
 def test_other_images_and_unfinished_runs_do_not_count(tmp_path: Path) -> None:
     toys = Toys(tmp_path)
     for row in ("good", "bad"):
-        toys.run(row, 0, 50.0, content="bbbbbbbbbbbb")
+        toys.number(row, 0, 50.0, content="bbbbbbbbbbbb")
     assert toys.open() == {}
     assert toys.open(()).keys() == {"good", "bad"}
     for row in ("good", "bad"):
-        toys.run(row, 0, 50.0)
-        toys.run(row, 5, 50.0)
+        toys.number(row, 0, 50.0)
+        toys.number(row, 5, 50.0)
     for path in toys.store.glob("cells/*/evaluations/*.json"):
         config = json.loads((path.parents[1] / "record.json").read_text())["config"]
         if config["seed"] == 5:

@@ -1,7 +1,4 @@
-"""Every shipped sweep: its words are checked, it has the rows of the papers' tables, and its first training runs.
-
-`published_tables.json`: of every table of the reference numbers, its rows and their columns.
-"""
+"""Every shipped sweep: its words are checked, it has the rows of the papers' tables, and its first training runs."""
 
 import json
 from pathlib import Path
@@ -16,11 +13,16 @@ from benchmark.plan.sweep import PROFILES, DataIdentity, load_sweep
 from benchmark.plan.tables import ABSENT, rows_of
 from benchmark.store.store import Store
 from benchmark.train.stop import StopRequest
+from reports.reference import read_references
 from tests.e2e.conftest import cache  # noqa: F401
 
 FOLDER = Path(__file__).resolve().parents[2] / "sweeps"
 FILES = sorted(FOLDER.glob("*.yaml"))
-PUBLISHED = json.loads((Path(__file__).parent / "published_tables.json").read_text())
+# table -> row -> its columns, as the registry has them
+PUBLISHED: dict[str, dict[str, list[str]]] = {}
+for table, cells in read_references(FOLDER.parent / "reports" / "reference").items():
+    for row, column in cells:
+        PUBLISHED.setdefault(table, {}).setdefault(row, []).append(column)
 # One shows every protocol, the other is what headline.yaml and its like are made from.
 WITHOUT_ALL_SCALES = {"evaluation", "methods"}
 STEPS = 2
