@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from reports.aggregate import LEVEL
-from reports.assemble import MARKS
 from reports.metrics import COLLAPSE
 from reports.reference import MEANING
-from reports.table import Row, Table
+from reports.table import MARKS, Entry, Row, Table
+
+# What stands behind our number where paper and ours share a narrow column.
+OUTCOMES = {"reproduced": "=", "differs": "≠", "undecided": "?", "not comparable": "~", "not run": ""}
+
+
+def heading(table: Table) -> str:
+    """Title and origin in one line."""
+    return f"{table.title} ({origin(table)})" if table.published else table.title
+
+
+def origin(table: Table) -> str:
+    """Paper, table or figure, arXiv number."""
+    parts = [table.paper, table.source, f"arXiv {table.arxiv}" if table.arxiv else ""]
+    return ", ".join(part for part in parts if part)
 
 
 def caption(table: Table, scale: bool = True) -> list[str]:
     """What a reader must know before reading a number; `scale=False` where the page says that part elsewhere."""
-    lines = [
-        f"The paper's protocol: {table.protocol}.",
-        f"Ours: {table.where}" + (f": {table.about}." if table.about else "."),
-    ]
+    lines = [f"The paper's protocol: {_sentence(table.protocol)}"] if table.published else [_sentence(table.protocol)]
+    if not table.sweep:
+        return [*lines, f"Nothing here fills this table: {_sentence(table.missing)}"]
+    lines.append(f"Ours: {table.where}" + (f": {_sentence(table.about)}" if table.about else "."))
     if table.scale and scale:
-        lines.append(
-            f"Accuracies are not comparable with the paper's: {table.scale}. Claims are tested in their direction only."
-        )
+        lines.append(f"Numbers are not comparable with the paper's: {table.scale}. Claims are tested in their direction only.")
+    if not table.has_runs:
+        return lines
     lines.append(
-        f"± is the half width of the {LEVEL:.0%} t interval of the mean over n random seeds (sample standard "
-        "deviation); without ± there is one seed and no interval. k/m means k seeds of m planned."
+        f"± is the half width of the {LEVEL:.0%} interval of the mean over n random seeds (Student's t); without ± there is one "
+        "seed and no interval. k/m means k seeds of m planned."
     )
     if not table.scale:
-        lines.append(f"Reproduced means the whole interval within ±{table.margin:g} of the paper's number: {table.margin_why}.")
+        lines += margins(table)
+    if table.claims:
+        lines.append(f"The claims of this table are one family, tested at {LEVEL:.0%} together (Holm).")
     if any(column.metric is COLLAPSE for column in table.columns):
         low, high = table.thresholds.collapsed_below, table.thresholds.spread_above
         lines.append(
@@ -35,61 +52,100 @@ def caption(table: Table, scale: bool = True) -> list[str]:
     return lines
 
 
-def legend(table: Table) -> list[str]:
-    """The marks on the paper's numbers, those that occur."""
-    references = [cell.reference for row in table.rows for cell in row.cells if cell.reference]
-    lines = [
-        f"{MARKS[status]} {status}: {MEANING[status]}"
-        for status in MARKS
-        if MARKS[status] and any(reference.status == status for reference in references)
+def margins(table: Table) -> list[str]:
+    """What "reproduced" means, once for all columns that share a margin."""
+    grouped: dict[tuple[float, str], list[str]] = {}
+    for column in table.columns:
+        if column.margin:
+            grouped.setdefault((column.margin, column.margin_why), []).append(column.label)
+    several = len(grouped) > 1
+    return [
+        f"Reproduced means the whole interval within ±{margin:g} of the paper's number"
+        + (f" ({', '.join(labels)})" if several else "")
+        + f": {_sentence(why)}"
+        for (margin, why), labels in grouped.items()
     ]
+
+
+def legend(table: Table) -> list[str]:
+    """The marks on the paper's numbers, and on ours where the verdict is a mark; those that occur."""
+    entries = [entry for row in table.rows for entry in row.cells]
+    references = [entry.reference for entry in entries if entry.reference]
+    lines = []
+    for mark in dict.fromkeys(MARKS.values()):
+        found = [status for status in MARKS if MARKS[status] == mark and any(r.status == status for r in references)]
+        if mark and found:
+            lines.append(f"{mark} {'; '.join(f'{status}: {MEANING[status]}' for status in found)}")
     if any(not reference.printed for reference in references):
-        lines.append("? the number is not established")
+        lines.append("? in the paper's column: the number is not established, or the paper prints none")
+    if not table.single:
+        kinds = dict.fromkeys(entry.verdict.kind for entry in entries if entry.verdict and entry.estimate)
+        marks = [f"{OUTCOMES[kind]} {kind}" for kind in kinds if OUTCOMES[kind]]
+        if marks:
+            lines.append(f"Behind our number: {', '.join(marks)}")
     return lines
 
 
 def reasons(table: Table) -> list[tuple[str, str]]:
-    """(verdict, why) with the rows it holds for, each reason once."""
+    """(verdict, why) with the cells it holds for, each reason once."""
     grouped: dict[tuple[str, str], list[str]] = {}
+    total = 0
     for row in table.rows:
-        verdict = table.cell(row, "verdict").verdict
-        if verdict is not None:
-            grouped.setdefault((verdict.kind, verdict.sentence), []).append(row.name)
+        for column, entry in table.pairs(row):
+            if entry is None or entry.verdict is None:
+                continue
+            total += 1
+            name = row.name if table.single else f"{row.name}, {column.label}"
+            grouped.setdefault((entry.verdict.kind, entry.verdict.sentence), []).append(name)
     lines = []
     for (kind, sentence), names in grouped.items():
-        whom = "all rows" if len(names) == len(table.rows) and len(names) > 1 else "; ".join(names)
-        lines.append((kind, f"{sentence} ({whom})"))
+        lines.append((kind, f"{sentence} ({_whom(names, total)})"))
     return lines
 
 
+def _whom(names: list[str], total: int) -> str:
+    if len(names) == total and total > 1:
+        return "all cells"
+    return "; ".join(names) if len(names) <= 4 else f"{'; '.join(names[:3])} and {len(names) - 3} more"
+
+
 def remarks(table: Table) -> list[tuple[str, str]]:
-    """(row, remark) for whatever is known about single rows."""
-    return [(row.name, note) for row in table.rows for note in row.notes]
+    """(row, remark) for whatever is known about single rows; what holds for several is said once."""
+    grouped: dict[str, list[str]] = {}
+    for row in table.rows:
+        for note in row.notes:
+            grouped.setdefault(note, []).append(row.name)
+    return [("; ".join(names) if len(names) <= 4 else f"{len(names)} rows", note) for note, names in grouped.items()]
 
 
 def commands(table: Table, brief: bool = False) -> list[tuple[str, str]]:
-    """(what it fills, command): one for each incomplete row, or one for all where the whole table is empty.
+    """(what it fills, command): one for each incomplete training, or one for all where the whole table is empty.
 
-    `brief`: one for all as soon as several rows are incomplete (finished runs are never repeated, so it does the same).
+    `brief`: one for all as soon as several are incomplete (finished runs are never repeated, so it does the same).
     """
-    incomplete = [row for row in table.rows if not row.complete]
-    if len(incomplete) > 1 and not table.has_runs:
+    wanted: dict[str, list[str]] = {}
+    for row in table.rows:
+        for entry in row.cells:
+            if entry.command:
+                wanted.setdefault(entry.command, []).append(entry.training)
+    if not wanted:
+        return []
+    if len(wanted) > 1 and not table.has_runs:
         return [("every row", table.command)]
-    if len(incomplete) > 2 and brief:
-        return [(f"the {len(incomplete)} rows with n below the plan", table.command)]
-    return [(row.name, row.command) for row in incomplete]
+    if len(wanted) > 2 and brief:
+        return [(f"the {len(wanted)} trainings with n below the plan", table.command)]
+    return [(trainings[0], command) for command, trainings in wanted.items()]
 
 
-def status_of(row: Row, table: Table) -> str:
-    """The checking status of the paper's number in this row, or ''."""
-    reference = table.cell(row, "paper").reference
-    return reference.status if reference else ""
+def why(row: Row, table: Table) -> str:
+    """The reason of the row's main verdict, unless it is the one printed for the whole table."""
+    reason = row.main.verdict.sentence if row.main and row.main.verdict else ""
+    return "" if reason == table.scale else reason
 
 
-def heading(table: Table) -> str:
-    """Title and origin in one line."""
-    origin = table.paper + (f", arXiv {table.arxiv}" if table.arxiv else "")
-    return f"{table.title} ({origin})"
+def outcome_mark(entry: Entry) -> str:
+    """A verdict as a single character behind our number, '' where there is none or nothing to mark."""
+    return OUTCOMES[entry.verdict.kind] if entry.verdict and (entry.estimate or entry.diverged) else ""
 
 
 def leftovers(unused: int) -> list[str]:
@@ -98,3 +154,13 @@ def leftovers(unused: int) -> list[str]:
         return []
     runs = "1 finished run belongs" if unused == 1 else f"{unused} finished runs belong"
     return [f"{runs} to no row of these tables (other settings than any profile's)."]
+
+
+def _sentence(text: str) -> str:
+    """With a full stop, whether or not it came with one."""
+    return " ".join(text.split()).rstrip(".") + "." if text.strip() else ""
+
+
+def joined(texts: Iterable[str]) -> str:
+    """Several sentences without full stops as one paragraph."""
+    return " ".join(_sentence(text) for text in texts)

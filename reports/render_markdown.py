@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from reports import captions
+from reports.grid import grid as layout
 from reports.table import Table
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
@@ -38,10 +39,11 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence
 
 
 def rows_of(table: Table) -> str:
-    """The table proper."""
-    header = [escape(column.header) for column in table.columns]
-    rows = [[escape(cell.display) for cell in row.cells] for row in table.rows]
-    return grid(header, rows, [column.numeric for column in table.columns])
+    """The table proper. A published column that is two here, paper and ours, has its name before both."""
+    found = layout(table)
+    header = [escape(f"{heading.group}: {heading.text}" if heading.group else heading.text) for heading in found.headings]
+    rows = [[escape(cell) for cell in row] for row in found.rows]
+    return grid(header, rows, [heading.numeric for heading in found.headings])
 
 
 def claims_of(table: Table) -> str:
@@ -57,11 +59,11 @@ def render_table(table: Table, level: int = 2) -> str:
     parts = ["#" * level + " " + escape(captions.heading(table)), " ".join(map(escape, captions.caption(table)))]
     parts.append(rows_of(table))
     if legend := captions.legend(table):
-        parts.append(". ".join(map(escape, legend)) + ".")
+        parts.append(escape(captions.joined(legend)))
     if claims := claims_of(table):
         parts.append(claims)
-    verdicts = [f"- *{escape(kind)}*: {escape(why)}" for kind, why in captions.reasons(table)]
-    parts.append("\n".join(["Verdicts:", "", *verdicts]))
+    if verdicts := [f"- *{escape(kind)}*: {escape(why)}" for kind, why in captions.reasons(table)]:
+        parts.append("\n".join(["Verdicts:", "", *verdicts]))
     if remarks := captions.remarks(table):
         parts.append("\n".join(["Remarks:", "", *(f"- {escape(name)}: {escape(text)}" for name, text in remarks)]))
     if table.departures:
