@@ -35,8 +35,8 @@ def caption(table: Table, scale: bool = True) -> list[str]:
     if not table.has_runs:
         return lines
     lines.append(
-        f"± is the half width of the {LEVEL:.0%} interval of the mean over n random seeds (Student's t); without ± there is one "
-        "seed and no interval. k/m means k seeds of m planned."
+        f"± is the half width of the {LEVEL:.0%} interval of the mean over n random seeds (Student's t); without ± there is "
+        "one seed and no interval. k/m means k seeds of m planned."
     )
     if not table.scale:
         lines += margins(table)

@@ -1,7 +1,7 @@
 """A table laid out in two dimensions of text, for the formats that are one: Markdown, LaTeX, the terminal.
 
-With one published column: row | settings | paper | document | ours | what was measured beside it | n | verdict. With several, each
-published column is two, paper and ours, the verdict a mark behind ours (`reports.captions.OUTCOMES`).
+With one published column: row | settings | paper | document | ours | what was measured beside it | n | verdict. With
+several, each published column is two, paper and ours, the verdict a mark behind ours (`reports.captions.OUTCOMES`).
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@
            verdict: {kind, sentence, more_seeds} | null, reason, stale, metric, training, command, records}}}],
        claims: [{id, kind, says, outcome, words, sentence, more_seeds, p, rows}]}]}
 
-Numbers are as measured, not rounded; what is not known is null; NaN and infinity never occur. low, high: the interval of the mean
-at `level`. scale: why numbers are not comparable with the paper's, '' at its own protocol.
+Numbers are as measured, not rounded; what is not known is null; NaN and infinity never occur. low, high: the interval of the
+mean at `level`. scale: why numbers are not comparable with the paper's, '' at its own protocol.
 """
 
 from __future__ import annotations

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from reports import captions
+from reports.grid import Grid, grid
 from reports.table import Table
 
 HEAD = "% Needs \\usepackage{booktabs,graphicx} in the preamble of a document in UTF-8.\n"
+_COLUMNS = 14  # of a wider grid, parts stand below one another
 _FITS = 78  # characters of \small text across a page of ordinary margins; a wider table is scaled down
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -45,6 +48,15 @@ _ESCAPES = {
     "λ": r"$\lambda$",
     "μ": r"$\mu$",
     "→": r"$\to$",
+    "≠": r"$\neq$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "α": r"$\alpha$",
+    "ε": r"$\varepsilon$",
+    "γ": r"$\gamma$",
+    "Δ": r"$\Delta$",
+    "−": "-",
+    "\u00a0": "~",
 }
 # Straight quotes have their own commands only with other font encodings; in running text the ordinary characters do.
 _ESCAPES |= {'"': "''", "'": "'", "`": "`"}
@@ -63,24 +75,18 @@ def _typewriter(text: str) -> str:
 
 def render_table(table: Table) -> str:
     """One table environment with the claims as a second tabular beneath."""
-    columns = "".join("r" if column.numeric else "l" for column in table.columns)
-    wide = sum(max(len(row.cells[i].display) for row in table.rows) + 2 for i in range(len(table.columns))) > _FITS
     note = r"\par\smallskip\begin{minipage}{\linewidth}\footnotesize"
     lines = [
         r"\begin{table}",
         r"\centering\small\setlength{\tabcolsep}{4pt}",
         rf"\caption{{{escape(captions.heading(table))}. {escape(' '.join(captions.caption(table)))}}}",
         rf"\label{{tab:{table.slug}}}",
-        (r"\resizebox{\linewidth}{!}{%" + "\n" if wide else "") + rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        " & ".join(_header(column.header) for column in table.columns) + r" \\",
-        r"\midrule",
-        *(" & ".join(_cell(cell.display) for cell in row.cells) + r" \\" for row in table.rows),
-        r"\bottomrule",
-        r"\end{tabular}" + ("}" if wide else ""),
     ]
+    for number, part in enumerate(_stacked(grid(table), len(table.settings) + 1)):
+        lines += [r"\par\smallskip"] if number else []
+        lines += _tabular(part)
     if legend := captions.legend(table):
-        lines += [note, escape(". ".join(legend) + "."), r"\end{minipage}"]
+        lines += [note, escape(captions.joined(legend)), r"\end{minipage}"]
     if table.claims:
         lines += [
             r"\par\smallskip\footnotesize",
@@ -103,6 +109,57 @@ def render_table(table: Table) -> str:
     if below:
         lines += [note, *below, r"\end{minipage}"]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def _stacked(whole: Grid, fixed: int) -> list[Grid]:
+    """The grid, or where it has too many columns for a page its parts, each with the leading columns and without halves."""
+    if len(whole.headings) <= _COLUMNS:
+        return [whole]
+    leading, rest = list(range(fixed)), list(range(fixed, len(whole.headings)))
+    parts: list[list[int]] = [[]]
+    for _, members in groupby(rest, key=lambda i: whole.headings[i].group or i):
+        together = list(members)
+        if parts[-1] and len(parts[-1]) + len(together) > _COLUMNS - fixed:
+            parts.append([])
+        parts[-1] += together
+    return [
+        Grid(
+            tuple(whole.headings[i] for i in (*leading, *part)),
+            tuple(tuple(row[i] for i in (*leading, *part)) for row in whole.rows),
+        )
+        for part in parts
+    ]
+
+
+def _tabular(found: Grid) -> list[str]:
+    columns = "".join("r" if heading.numeric else "l" for heading in found.headings)
+    widths = [max([len(row[i]) for row in found.rows] or [0]) + 2 for i in range(len(found.headings))]
+    wide = sum(max(width, 7) for width in widths) > _FITS
+    lines = [(r"\resizebox{\linewidth}{!}{%" + "\n" if wide else "") + rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+    if found.groups:
+        lines += _groups(found)
+    return [
+        *lines,
+        " & ".join(_header(heading.text) for heading in found.headings) + r" \\",
+        r"\midrule",
+        *(" & ".join(_cell(cell) for cell in row) + r" \\" for row in found.rows),
+        r"\bottomrule",
+        r"\end{tabular}" + ("}" if wide else ""),
+    ]
+
+
+def _groups(found: Grid) -> list[str]:
+    """The published columns' names over paper and ours, each underlined."""
+    cells, rules, place = [], [], 1
+    for name, members in groupby(found.headings, key=lambda heading: heading.group):
+        width = len(list(members))
+        if name:
+            cells.append(rf"\multicolumn{{{width}}}{{c}}{{{escape(name)}}}")
+            rules.append(rf"\cmidrule(lr){{{place}-{place + width - 1}}}")
+        else:
+            cells += [""] * width
+        place += width
+    return [" & ".join(cells) + r" \\", "".join(rules)]
 
 
 def _header(label: str) -> str:
