@@ -32,6 +32,7 @@ def caption(table: Table, scale: bool = True) -> list[str]:
     lines.append(f"Ours: {table.where}" + (f": {_sentence(table.about)}" if table.about else "."))
     if table.scale and scale:
         lines.append(f"Numbers are not comparable with the paper's: {table.scale}. Claims are tested in their direction only.")
+    lines += measures(table)
     if not table.has_runs:
         return lines
     lines.append(
@@ -50,6 +51,20 @@ def caption(table: Table, scale: bool = True) -> list[str]:
     if table.hardware:
         lines.append(f"Measured on {'; '.join(table.hardware)}.")
     return lines
+
+
+def measures(table: Table) -> list[str]:
+    """What ours is in each published column, where paper and ours stand under the column's own name."""
+    if table.single:
+        return []
+    grouped: dict[str, list[str]] = {}
+    for column in table.columns:
+        if column.kind == "published" and column.metric is not None:
+            grouped.setdefault(column.metric.label, []).append(column.label)
+    if len(grouped) == 1:
+        return [f"Ours is {next(iter(grouped))}."]
+    said = [f"{name} in {', '.join(labels)}" for name, labels in grouped.items() if labels != [name]]
+    return [f"Ours is {'; '.join(said)}."] if said else []
 
 
 def margins(table: Table) -> list[str]:

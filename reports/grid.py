@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reports import captions
-from reports.metrics import Metric
 from reports.table import Column, Entry, Row, Table
 
 
@@ -64,7 +63,7 @@ def _several(table: Table) -> Grid:
         if column.kind == "published":
             headings += [
                 Heading("paper", group=column.header),
-                Heading(_named(column.metric, column.label), group=column.header),
+                Heading("ours", group=column.header),
             ]
         else:
             headings.append(Heading(column.header))
@@ -88,11 +87,6 @@ def _ours(column: Column, published: list[int]) -> str:
         unit = column.metric.unit
         return f"{column.metric.label} {unit}".strip() if unit != "AP" else column.metric.label
     return column.header
-
-
-def _named(metric: Metric | None, label: str) -> str:
-    """`ours`, with the measure where the column's label does not say it."""
-    return "ours" if metric is None or metric.label in label else f"ours ({metric.label})"
 
 
 def _shown(row: Row, place: int) -> str:

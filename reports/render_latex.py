@@ -10,7 +10,7 @@ from reports.grid import Grid, grid
 from reports.table import Table
 
 HEAD = "% Needs \\usepackage{booktabs,graphicx} in the preamble of a document in UTF-8.\n"
-_COLUMNS = 14  # of a wider grid, parts stand below one another
+_PAGE = 110  # characters across: of a wider grid, parts stand below one another
 _FITS = 78  # characters of \small text across a page of ordinary margins; a wider table is scaled down
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -112,14 +112,16 @@ def render_table(table: Table) -> str:
 
 
 def _stacked(whole: Grid, fixed: int) -> list[Grid]:
-    """The grid, or where it has too many columns for a page its parts, each with the leading columns and without halves."""
-    if len(whole.headings) <= _COLUMNS:
+    """The grid, or where it is too wide for a page its parts, each with the leading columns and without halves."""
+    widths = _widths(whole)
+    if sum(widths) <= _PAGE:
         return [whole]
     leading, rest = list(range(fixed)), list(range(fixed, len(whole.headings)))
+    room = max(_PAGE - sum(widths[:fixed]), _PAGE // 2)
     parts: list[list[int]] = [[]]
     for _, members in groupby(rest, key=lambda i: whole.headings[i].group or i):
         together = list(members)
-        if parts[-1] and len(parts[-1]) + len(together) > _COLUMNS - fixed:
+        if parts[-1] and sum(widths[i] for i in (*parts[-1], *together)) > room:
             parts.append([])
         parts[-1] += together
     return [
@@ -131,10 +133,14 @@ def _stacked(whole: Grid, fixed: int) -> list[Grid]:
     ]
 
 
+def _widths(found: Grid) -> list[int]:
+    """Characters across for each column, its header and the space between columns among them."""
+    return [max([7, *(len(row[i]) for row in found.rows)]) + 2 for i in range(len(found.headings))]
+
+
 def _tabular(found: Grid) -> list[str]:
     columns = "".join("r" if heading.numeric else "l" for heading in found.headings)
-    widths = [max([len(row[i]) for row in found.rows] or [0]) + 2 for i in range(len(found.headings))]
-    wide = sum(max(width, 7) for width in widths) > _FITS
+    wide = sum(_widths(found)) > _FITS
     lines = [(r"\resizebox{\linewidth}{!}{%" + "\n" if wide else "") + rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
     if found.groups:
         lines += _groups(found)
