@@ -127,11 +127,22 @@ def _disagreement(used: Run, other: Run) -> str:
     if not _same_experiment(used, other):
         return f"{other.folder}: has another config than {used.folder}, under the same id; one of them was changed by hand"
     mine, theirs = _numbers(used), _numbers(other)
-    apart = next((name for name in mine if name in theirs and mine[name] != theirs[name]), None)
+    apart = next((name for name in mine if name in theirs and _apart(mine[name], theirs[name])), None)
     if apart is None:
         return ""
-    elsewhere = "" if _where(used) == _where(other) else f" (on {_where(other)[0] or 'other hardware'}, not {_where(used)[0]})"
+    elsewhere = ""
+    if used.hardware != other.hardware:
+        elsewhere = f" (it ran on {other.hardware or 'other hardware'}, not on {used.hardware})"
+    elif _where(used) != _where(other):
+        elsewhere = " (it ran with other versions of the libraries)"
     return f"{other.folder}: disagrees with {used.folder} about {apart}{elsewhere}; the latter is used"
+
+
+def _apart(mine: Any, theirs: Any) -> bool:
+    """Whether two answers differ; of metrics, in those that both have: a later version may measure more."""
+    if isinstance(mine, dict) and isinstance(theirs, dict):
+        return any(mine[key] != theirs[key] for key in mine if key in theirs)
+    return bool(mine != theirs)
 
 
 def _same_experiment(one: Run, other: Run) -> bool:

@@ -1,7 +1,7 @@
 """Numbers in a text file come from here: what stands between two markers is replaced by the report.
 
 <!-- report:begin byol_bn_blog -->   every shown profile of a table; `byol_bn_blog/cpu` only that profile
-<!-- report:end byol_bn_blog -->     `claims`: which claims hold at which scale; `bench`, `steps`: speed; `methods`: their list
+<!-- report:end byol_bn_blog -->     `claims`: those decided; `coverage`; `methods`; `bench`, `steps` ...: speed
 """
 
 from __future__ import annotations
@@ -23,8 +23,16 @@ _MARKER = re.compile(r"^<!-- report:(begin|end) (\S+) -->[ \t]*$", re.MULTILINE)
 
 
 def rewrite(path: Path, report: Report, measured: Mapping[str, Bench] | None = None) -> bool:
-    """Replace every marked part of the file; returns whether anything changed. Raises InputError for markers that do
-    not pair up or a name the report does not have."""
+    """Replace every marked part of the file; returns whether anything changed. Raises InputError as `renewed` does."""
+    new = renewed(path, report, measured)
+    if changed := new != path.read_text(encoding="utf-8"):
+        write_bytes(path, new.encode())
+    return changed
+
+
+def renewed(path: Path, report: Report, measured: Mapping[str, Bench] | None = None) -> str:
+    """The file's text with every marked part as it should be. Raises InputError for markers that do not pair up or a name
+    the report does not have."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -36,10 +44,7 @@ def rewrite(path: Path, report: Report, measured: Mapping[str, Bench] | None = N
     for begin, end in _pairs(path, text, marks):
         parts += [text[at : begin.end()], "\n\n", _content(path, text, begin, report, measured or {}).strip(), "\n\n"]
         at = end.start()
-    new = "".join([*parts, text[at:]])
-    if new != text:
-        write_bytes(path, new.encode())
-    return new != text
+    return "".join([*parts, text[at:]])
 
 
 def _pairs(path: Path, text: str, marks: list[re.Match[str]]) -> list[tuple[re.Match[str], re.Match[str]]]:
@@ -58,6 +63,10 @@ def _content(path: Path, text: str, mark: re.Match[str], report: Report, measure
         return claims_overview(report)
     if name == "methods":
         return methods.markdown()
+    if name == "coverage":
+        from reports import coverage
+
+        return coverage.markdown(report)
     if name in bench.TITLES:
         return bench.markdown(measured.get(name))
     wanted = name.split("/")
@@ -65,7 +74,7 @@ def _content(path: Path, text: str, mark: re.Match[str], report: Report, measure
     if len(wanted) == 2:
         tables = [table for table in report.every if [table.id, table.profile] == wanted]
     if not tables:
-        known = ["claims", "methods", *bench.TITLES, *dict.fromkeys(table.id for table in report.tables)]
+        known = ["claims", "coverage", "methods", *bench.TITLES, *dict.fromkeys(table.id for table in report.tables)]
         raise InputError(
             f"{path}:{_line(text, mark)}: the report has no '{name}'; it has {', '.join(known)}{nearest(name, known)}"
         )
