@@ -93,7 +93,11 @@ class Site:
 
         Plainly, without waiting for the disk: what is lost in a crash is built anew, and there may be thousands of pages.
         """
-        target, content = self.out / path, text.encode()
+        self.copy(path, text.encode())
+
+    def copy(self, path: str, content: bytes) -> None:
+        """The same for a file that is not text."""
+        target = self.out / path
         self.files.add(path)
         try:
             if target.parent not in self._made:
