@@ -178,7 +178,7 @@ def _table(
 
 def _scale(spec: TableSpec, profile: Profile | None) -> str:
     """Why nothing at this profile is the paper's protocol, '' at the paper's own."""
-    if profile is None or not spec.published or profile.name == spec.profile:
+    if profile is None or profile.name == spec.profile:
         return ""
     if spec.profile is None:
         return "no profile repeats the paper's protocol"

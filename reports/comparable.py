@@ -58,8 +58,9 @@ def _encoder(reference: Reference, config: Mapping[str, Any]) -> str:
     if ours.startswith("resnet") and width != our_width:
         return f"encoder.width is {our_width:g}, in the paper {width:g}"
     patch = int(found[2] or 16) if (found := _VIT.match(text)) else 0
-    if patch and patch != value_at(config, "encoder.patch_size"):
-        return f"encoder.patch_size is {value_at(config, 'encoder.patch_size')}, in the paper {patch}"
+    ours_patch = value_at(config, "encoder.patch_size") or 16  # a config leaves it out at its default
+    if patch and patch != ours_patch:
+        return f"encoder.patch_size is {ours_patch}, in the paper {patch}"
     selective = "SK=yes" in text or "+SK" in text
     if selective != bool(value_at(config, "encoder.sk")):
         return f"the paper's network has {'' if selective else 'no '}selective kernels"

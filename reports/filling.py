@@ -8,6 +8,8 @@ from typing import Any
 
 from benchmark.errors import InputError, nearest
 from benchmark.plan.tables import ABSENT
+from reports.claimspec import COLLAPSES
+from reports.metrics import COLLAPSE
 from reports.planned import Plan, PlannedRow, Profile
 from reports.spec import ALL, BOUNDS, RowSpec, TableSpec
 
@@ -65,11 +67,26 @@ def lay_out(spec: TableSpec, plan: Plan | None, profile: Profile | None) -> Layo
             if row.own or column.id in row.references or column.derive:
                 filling = of_row.get(column.id) or of_row.get("") or NotFilled("the sweep has no row for this column")
                 cells.append((row, column.id, _here(filling, home, profile)))
+        cells += [(row, name, _here(of_row[column], home, profile)) for name, column in _judged(spec, row) if column in of_row]
         for metric in spec.beside:
             if len(trainings) == 1:  # several trainings in one row: nothing can stand for the row
                 cells.append((row, metric.id, _here(next(iter(trainings.values())), home, profile)))
     _check_claims(spec, rows)
     return Layout(tuple(rows), tuple(cells), _baseline(spec, rows, fillings))
+
+
+def hidden(metric: str, column: str) -> str:
+    """The id of a cell that no column shows: another metric of the training in this column, for a claim about it."""
+    return f"{metric}@{column}"
+
+
+def _judged(spec: TableSpec, row: RowSpec) -> list[tuple[str, str]]:
+    """(id, column) of the hidden cells of a row whose columns are trainings of their own."""
+    wanted = []
+    for claim in spec.claims:
+        metric = COLLAPSE if claim.kind in COLLAPSES else claim.metric
+        wanted += [(hidden(metric.id, p.column), p.column) for p in claim.points if metric and p.row == row.id and p.column]
+    return list(dict.fromkeys(wanted))
 
 
 def _of_row(spec: TableSpec, row: RowSpec, plan: Plan | None, profile: Profile | None) -> dict[str, Filling]:

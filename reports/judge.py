@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal, cast
 
 from benchmark.errors import InputError
@@ -10,7 +10,7 @@ from reports import claims
 from reports.aggregate import NOT_RUN, Measured
 from reports.claims import ClaimVerdict, Side
 from reports.claimspec import COLLAPSES, ClaimSpec, Point
-from reports.filling import Layout
+from reports.filling import Layout, hidden
 from reports.measured import Measurement
 from reports.metrics import COLLAPSE, Metric
 from reports.reference import Reference
@@ -35,9 +35,9 @@ def _judge(
     spec: TableSpec, layout: Layout, claim: ClaimSpec, rows: Mapping[str, RowSpec], cells: Cells, scaled: str
 ) -> ClaimVerdict:
     if claim.kind in COLLAPSES:
-        side = _side(spec, Point(claim.points[0].row, COLLAPSE.id), rows, cells)
+        side = _side(spec, claim.points[0].row, _column(spec, claim, claim.points[0], cells), rows, cells)
         return claims.collapse(side, claim.kind == "collapse", spec.thresholds)
-    sides = [_side(spec, Point(point.row, _column(spec, claim, point)), rows, cells) for point in claim.points]
+    sides = [_side(spec, point.row, _column(spec, claim, point, cells), rows, cells) for point in claim.points]
     metric = _metric(spec, claim, cells)
     if metric is None:
         return ClaimVerdict("not run", "nothing here measures it")
@@ -57,24 +57,28 @@ def _judge(
     return claims.interaction((sides[0], sides[1]), (sides[2], sides[3]), baseline, metric)
 
 
-def _column(spec: TableSpec, claim: ClaimSpec, point: Point) -> str:
-    """The id of the column a point is in: the claim's own metric, the one it names, or the first."""
-    if claim.metric is not None:
-        return claim.metric.id
+def _column(spec: TableSpec, claim: ClaimSpec, point: Point, cells: Cells) -> str:
+    """The id of the cell in the point's row: of the claim's own metric (that of the column's training, where the row has
+    several), else of the column it names, else of the first."""
+    metric = COLLAPSE if claim.kind in COLLAPSES else claim.metric
+    if metric is not None:
+        named = hidden(metric.id, point.column)
+        return named if (point.row, named) in cells else metric.id
     return point.column or (spec.columns[0].id if spec.columns else spec.beside[0].id)
 
 
-def _side(spec: TableSpec, point: Point, rows: Mapping[str, RowSpec], cells: Cells) -> Side:
-    row, found = rows[point.row], cells.get((point.row, point.column))
-    several = sum(column.id in row.references for column in spec.columns) > 1
-    name = f"{row.name}, {point.column}" if several and any(column.id == point.column for column in spec.columns) else row.name
+def _side(spec: TableSpec, row_id: str, column: str, rows: Mapping[str, RowSpec], cells: Cells) -> Side:
+    row, found = rows[row_id], cells.get((row_id, column))
+    published = column.rpartition("@")[2]
+    several = sum(each.id in row.references for each in spec.columns) > 1
+    name = f"{row.name}, {published}" if several and any(each.id == published for each in spec.columns) else row.name
     return Side(name, found.measured if found else NOT_RUN)
 
 
 def _metric(spec: TableSpec, claim: ClaimSpec, cells: Cells) -> Metric | None:
     """What the claim is judged on at this profile. Two measures in one claim are never set against each other."""
     for point in claim.points:
-        found = cells.get((point.row, _column(spec, claim, point)))
+        found = cells.get((point.row, _column(spec, claim, point, cells)))
         if found and found.metric:
             return found.metric
     return None
@@ -87,7 +91,7 @@ def _baseline(
     if not metric.is_accuracy or not layout.baseline:
         return None
     names = [column.id for column in spec.columns] + [each.id for each in spec.beside]
-    for name in (_column(spec, claim, claim.points[0]), *names):
+    for name in (_column(spec, claim, claim.points[0], cells), *names):
         found = cells.get((layout.baseline, name))
         if found is not None and found.metric == metric:
             return Side(rows[layout.baseline].name, found.measured)
@@ -97,9 +101,7 @@ def _baseline(
 def _scaled(spec: TableSpec, claim: ClaimSpec, rows: Mapping[str, RowSpec], cells: Cells, scale: str) -> str:
     """Why only the direction of a claim can be tested here, '' where its rows are the paper's own."""
     for point in claim.points:
-        found = cells.get((point.row, _column(spec, claim, point)))
-        if rows[point.row].own:
-            continue
+        found = cells.get((point.row, _column(spec, claim, point, cells)))
         if why := scale or (found.incomparable if found else "") or rows[point.row].differs:
             return why
     return ""
@@ -118,17 +120,14 @@ def _published_gap(spec: TableSpec, claim: ClaimSpec, rows: Mapping[str, RowSpec
 
 
 def _references(spec: TableSpec, claim: ClaimSpec, rows: Mapping[str, RowSpec]) -> list[Reference | None]:
-    return [rows[point.row].references.get(_column(spec, claim, point)) for point in claim.points]
+    """The published cells that the claim is about."""
+    first = spec.columns[0].id if spec.columns else ""
+    return [rows[point.row].references.get(point.column or first) for point in claim.points]
 
 
 def _checked(spec: TableSpec, claim: ClaimSpec, verdict: ClaimVerdict, rows: Mapping[str, RowSpec]) -> ClaimVerdict:
     """A claim that rests on published numbers which nobody has seen is never decided."""
-    stated: Sequence[Reference | None]
-    if claim.metric is not None or claim.kind in COLLAPSES:
-        stated = [next(iter(rows[point.row].references.values()), None) for point in claim.points]
-    else:
-        stated = _references(spec, claim, rows)
-    unseen = [reference for reference in stated if reference is not None and not reference.gates]
+    unseen = [reference for reference in _references(spec, claim, rows) if reference is not None and not reference.gates]
     if unseen and verdict.outcome in ("supported", "contradicted"):
         reason = f"the statement itself is not checked in the paper; measured: {verdict.sentence}"
         return ClaimVerdict("undecided", reason)

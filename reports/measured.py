@@ -41,7 +41,7 @@ def measurement(
     """The cell of this row and column, from the runs of its training on this data. Derived columns come later (`derived`)."""
     stated = next((each for each in spec.columns if each.id == column), None)
     reference = row.references.get(column)
-    metrics = stated.measures() if stated else (METRICS()[column],)
+    metrics = stated.measures() if stated else (METRICS()[column.partition("@")[0]],)  # beside a published column, or hidden
     if isinstance(filling, NotFilled):
         return Measurement(filling, metrics[0] if metrics else None, Measured(missing=filling.why), reference)
     if stated is not None and not metrics:

@@ -41,8 +41,8 @@ class Metric:
         return {True: "↑", False: "↓", None: ""}[self.higher_is_better]
 
     def shown(self, value: float) -> str:
-        """The value at the metric's precision. A true 0 is printed like any other number."""
-        return f"{value:.{self.decimals}f}"
+        """The value at the metric's precision. A true 0 is printed like any other number, and nothing as -0."""
+        return f"{round(value, self.decimals) + 0.0:.{self.decimals}f}"
 
 
 _NAMES = {

@@ -1,0 +1,184 @@
+"""What trainings logged, over their epochs: loss and spread, kNN, health, and MoCo v3's gradients. Means over seeds with the
+range between them; one colour, dash and marker for each row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from reports.evidence import Run
+from reports.figures.sketch import Sketch
+from reports.figures.style import OURS, PAPER, canvas, cut, legend_right, look, wide
+from reports.table import Entry, Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MOST = 24  # rows; beyond that nobody tells lines apart
+Curve = tuple[list[float], list[float]]  # epochs, values
+
+BANDS = "Lines are means over random seeds, bands the range between seeds."
+
+
+def training(table: Table, runs: Mapping[str, Run]) -> Sketch | None:
+    """Spread of the projection and the loss, whose unit differs from method to method."""
+    spread = _panel("spread of the projection, std(z)·√d", "std", edges=True)
+    says = f"{BANDS} The loss is divided by its first logged value, because rows with other losses have other units."
+    return _sketch(table, runs, "curves", "Training", [spread, _panel("loss / first logged loss", "loss", relative=True)], says)
+
+
+def health(table: Table, runs: Mapping[str, Run]) -> Sketch | None:
+    """What tells a collapse while it happens."""
+    panels = [
+        _panel("spread of the projection, std(z)·√d", "std", edges=True),
+        _panel("mean cosine of two images", "pair_cosine"),
+        _panel("effective rank", "effective_rank"),
+    ]
+    return _sketch(table, runs, "collapse", "Collapse", panels, f"{BANDS} A spread near 0 and a cosine near 1 are a collapse.")
+
+
+def neighbours(table: Table, runs: Mapping[str, Run]) -> Sketch | None:
+    """kNN accuracy on held-out images while training ran, where it was logged."""
+    says = f"{BANDS} Weighted kNN, k = 20, of held-out images by a tenth of the training images; no test image is seen."
+    return _sketch(table, runs, "knn", "kNN while training", [_panel("kNN on held-out images, %", "knn")], says)
+
+
+def instability(table: Table, runs: Mapping[str, Run]) -> Sketch | None:
+    """MoCo v3's figures 1 to 6: dips of kNN, and spikes of the gradient that begin in the first layer."""
+    panels = [
+        _panel("gradient norm, first layer", "gradient_first", "gradient/encoder.patch_embed", log=True),
+        _panel("gradient norm, all", "gradient_norm", log=True),
+        _panel("kNN on held-out images, %", "knn"),
+        _panel("loss / first logged loss", "loss", relative=True),
+    ]
+    says = f"{BANDS} A spike in the first layer before one of all gradients is where MoCo v3 sees instability begin."
+    return _sketch(table, runs, "instability", "Instability", panels, says)
+
+
+def _panel(title: str, *keys: str, edges: bool = False, relative: bool = False, log: bool = False) -> dict[str, Any]:
+    return {"title": title, "keys": keys, "edges": edges, "relative": relative, "log": log}
+
+
+def _sketch(
+    table: Table, runs: Mapping[str, Run], kind: str, title: str, panels: Sequence[dict[str, Any]], says: str
+) -> Sketch | None:
+    trainings = _trainings(table, runs)[:_MOST]
+    made = []
+    for panel in panels:
+        lines = [(name, found) for name, members in trainings if (found := _line(members, panel))]
+        if lines:
+            kept = {key: panel[key] for key in ("title", "edges", "log")}
+            made.append(kept | {"lines": [[cut(name, 34), found] for name, found in lines]})
+    if not made:
+        return None
+    low, high = table.thresholds.collapsed_below, table.thresholds.spread_above
+    data = {"panels": made, "edges": [low, high]}
+    return Sketch(f"{table.slug}-{kind}", "curves", f"{title}: {table.title}, {table.where}", says, data)
+
+
+def _trainings(table: Table, runs: Mapping[str, Run]) -> list[tuple[str, list[Run]]]:
+    """(name, runs) of every training of the table, each once."""
+    found: dict[tuple[str, ...], str] = {}
+    for row in table.rows:
+        entries: dict[str, Entry] = {}
+        for entry in row.cells:
+            if entry.runs and entry.training:
+                entries.setdefault(entry.training, entry)
+        for training_name, entry in entries.items():
+            found.setdefault(entry.runs, row.name if len(entries) == 1 else training_name)
+    return [(name, [runs[run] for run in members if run in runs]) for members, name in found.items()]
+
+
+def _line(members: Sequence[Run], panel: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Of the runs that logged it: epochs, mean, lowest and highest; or each by itself where their epochs differ."""
+    curves = [curve for run in members if (curve := _curve(run, panel["keys"])) is not None]
+    if panel["relative"]:
+        curves = [(epochs, relative) for epochs, values in curves if (relative := _relative(values))]
+    if not curves:
+        return None
+    if any(epochs != curves[0][0] for epochs, _ in curves):
+        return {"each": [[epochs, values] for epochs, values in curves]}
+    columns = list(zip(*(values for _, values in curves), strict=True))
+    mean = [math.fsum(column) / len(column) for column in columns]
+    several = len(curves) > 1
+    ends = [[min(column) for column in columns], [max(column) for column in columns]] if several else None
+    return {"epochs": curves[0][0], "mean": mean, "range": ends}
+
+
+def _curve(run: Run, keys: Sequence[str]) -> Curve | None:
+    """The first of these series that the run logged, without its gaps; None where it has not even two points."""
+    curves: dict[str, Any] = run.record.get("curves") or {}
+    epochs = curves.get("epoch")
+    for key in keys:
+        series = curves.get(key)
+        if not isinstance(series, list) or not isinstance(epochs, list) or len(series) != len(epochs):
+            continue
+        points = [(float(e), float(v)) for e, v in zip(epochs, series, strict=True) if _number(e) and _number(v)]
+        if len(points) > 1:
+            return [e for e, _ in points], [v for _, v in points]
+    return None
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _relative(values: list[float]) -> list[float]:
+    first = next((value for value in values if value != 0), None)
+    # losses that begin below 0 (SimSiam's cosine) fall too: their distance from the first value is shown as such
+    return [value / abs(first) for value in values] if first else []
+
+
+def paint(data: dict[str, Any]) -> Figure:
+    panels = data["panels"]
+    names = list(dict.fromkeys(name for panel in panels for name, _ in panel["lines"]))
+    styles = {name: look(number) for number, name in enumerate(names)}
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    room = wide(names, 2.7) + 0.35
+    width, height = 0.7 + columns * 3.3 + room, max(rows * 2.75 + 0.3, 0.9 + 0.19 * len(names))
+    figure, axes = canvas(width, height, columns, rows, left=0.55, right=room + 0.1, top=0.3, bottom=0.45, between=0.55)
+    entries: dict[str, Any] = {}
+    for ax, panel in zip(axes, panels, strict=False):
+        for name, line in panel["lines"]:
+            entries.setdefault(name, _plot(ax, line, styles[name]))
+        ax.set(xlabel="epoch", title=panel["title"])
+        ax.set_xlim(left=0)
+        if panel["log"]:
+            ax.set_yscale("log")
+        elif panel["edges"]:
+            _edges(ax, *data["edges"])
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    legend_right(figure, entries, width, room)
+    return figure
+
+
+def _plot(ax: Axes, line: Mapping[str, Any], style: Mapping[str, Any]) -> Any:
+    draw: Callable[..., Any] = ax.plot
+    own = {
+        "color": style["color"],
+        "linestyle": style["linestyle"],
+        "linewidth": 1.4,
+        "marker": style["marker"],
+        "markersize": 3.5,
+    }
+    if "each" in line:
+        handles = [draw(epochs, values, **own, markevery=max(1, len(epochs) // 6)) for epochs, values in line["each"]]
+        return handles[0][0]
+    epochs = line["epochs"]
+    (handle,) = draw(epochs, line["mean"], **own, markevery=max(1, len(epochs) // 6))
+    if line["range"]:
+        ax.fill_between(epochs, *line["range"], color=style["color"], alpha=0.18, linewidth=0)
+    return handle
+
+
+def _edges(ax: Axes, low: float, high: float) -> None:
+    """Where the collapse statistic says collapsed, and where not."""
+    ax.set_ylim(0, 1.12)
+    ax.axhspan(0, low, color=PAPER, alpha=0.10, linewidth=0)
+    ax.axhspan(high, 1.12, color=OURS, alpha=0.07, linewidth=0)
+    for height, text, align in ((low, "collapsed", "top"), (high, "not collapsed", "bottom")):
+        ax.text(0.985, height, text, transform=ax.get_yaxis_transform(), ha="right", va=align, fontsize=6.5, alpha=0.75)
