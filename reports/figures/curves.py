@@ -25,7 +25,7 @@ BANDS = "Lines are means over random seeds, bands the range between seeds."
 def training(table: Table, runs: Mapping[str, Run]) -> Sketch | None:
     """Spread of the projection and the loss, whose unit differs from method to method."""
     spread = _panel("spread of the projection, std(z)·√d", "std", edges=True)
-    says = f"{BANDS} The loss is divided by its first logged value, because rows with other losses have other units."
+    says = f"{BANDS} A loss is divided by its first logged value, because rows with other losses have other units."
     return _sketch(table, runs, "curves", "Training", [spread, _panel("loss / first logged loss", "loss", relative=True)], says)
 
 
@@ -67,6 +67,8 @@ def _sketch(
     trainings = _trainings(table, runs)[:_MOST]
     made = []
     for panel in panels:
+        if panel["relative"] and not _all_positive(trainings, panel["keys"]):  # SimSiam's cosine begins at 0 and falls to -1
+            panel = panel | {"relative": False, "title": "loss"}
         lines = [(name, found) for name, members in trainings if (found := _line(members, panel))]
         if lines:
             kept = {key: panel[key] for key in ("title", "edges", "log")}
@@ -91,11 +93,16 @@ def _trainings(table: Table, runs: Mapping[str, Run]) -> list[tuple[str, list[Ru
     return [(name, [runs[run] for run in members if run in runs]) for members, name in found.items()]
 
 
+def _all_positive(trainings: Sequence[tuple[str, list[Run]]], keys: Sequence[str]) -> bool:
+    curves = (_curve(run, keys) for _, members in trainings for run in members)
+    return all(value > 0 for curve in curves if curve for value in curve[1])
+
+
 def _line(members: Sequence[Run], panel: Mapping[str, Any]) -> dict[str, Any] | None:
     """Of the runs that logged it: epochs, mean, lowest and highest; or each by itself where their epochs differ."""
     curves = [curve for run in members if (curve := _curve(run, panel["keys"])) is not None]
     if panel["relative"]:
-        curves = [(epochs, relative) for epochs, values in curves if (relative := _relative(values))]
+        curves = [(epochs, [value / values[0] for value in values]) for epochs, values in curves]
     if not curves:
         return None
     if any(epochs != curves[0][0] for epochs, _ in curves):
@@ -125,20 +132,15 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _relative(values: list[float]) -> list[float]:
-    first = next((value for value in values if value != 0), None)
-    # losses that begin below 0 (SimSiam's cosine) fall too: their distance from the first value is shown as such
-    return [value / abs(first) for value in values] if first else []
-
-
 def paint(data: dict[str, Any]) -> Figure:
     panels = data["panels"]
     names = list(dict.fromkeys(name for panel in panels for name, _ in panel["lines"]))
     styles = {name: look(number) for number, name in enumerate(names)}
-    columns = min(2, len(panels))
+    columns = len(panels) if len(panels) <= 3 else 2
+    each = 3.3 if columns < 3 else 2.5
     rows = -(-len(panels) // columns)
     room = wide(names, 2.7) + 0.35
-    width, height = 0.7 + columns * 3.3 + room, max(rows * 2.75 + 0.3, 0.9 + 0.19 * len(names))
+    width, height = 0.7 + columns * each + room, max(rows * 2.75 + 0.3, 0.9 + 0.19 * len(names))
     figure, axes = canvas(width, height, columns, rows, left=0.55, right=room + 0.1, top=0.3, bottom=0.45, between=0.55)
     entries: dict[str, Any] = {}
     for ax, panel in zip(axes, panels, strict=False):

@@ -128,10 +128,12 @@ def paint_bars(data: dict[str, Any]) -> Figure:
 
     groups, columns = data["groups"], data["columns"]
     names = [name for name, _ in groups]
-    turned = max(len(name) for name in names) > 12
-    bottom = (wide(names) * 0.55 + 0.25) if turned else 0.45
-    room = wide(columns, 2.4) + 0.55 if len(columns) > 1 else 1.0
-    width = 0.9 + max(3.2, len(groups) * (0.22 * len(columns) + 0.25)) + room
+    room = wide(columns if len(columns) > 1 else [], 2.4) + 0.55
+    room = max(room, wide(["ours, untrained"]) + 0.5)
+    across = min(8.5, max(3.2, len(groups) * (0.2 * len(columns) + 0.25)))
+    width = 0.9 + across + room
+    turned = max(wide([name]) for name in names) > across / len(groups)
+    bottom = (wide(names) * 0.62 + 0.35) if turned else 0.45
     figure, (ax,) = canvas(width, 2.7 + bottom, left=0.65, right=room + 0.1, top=0.35, bottom=bottom)
     entries: dict[str, Any] = {}
     thick = 0.8 / len(columns)
@@ -223,9 +225,10 @@ def paint_lines(data: dict[str, Any]) -> Figure:
     names = [name for name, _ in data["series"] if name]
     room = wide(names, 2.4) + 0.55 if names else 0.2
     width = 4.9 + room
-    figure, (ax,) = canvas(width, 3.2, left=0.65, right=room + 0.1, top=0.42, bottom=0.5)
     entries: dict[str, Any] = {}
     levels = sorted({point[0] for _, points in data["series"] for point in points})
+    turned = len(levels) > 6
+    figure, (ax,) = canvas(width, 3.3, left=0.65, right=room + 0.1, top=0.42, bottom=0.75 if turned else 0.5)
     for number, (name, points) in enumerate(data["series"]):
         style = look(number) if names else {"color": OURS, "marker": "o"}
         points = sorted(points, key=lambda point: point[0])
@@ -248,7 +251,7 @@ def paint_lines(data: dict[str, Any]) -> Figure:
             _paper(ax, paper, style["color"] if names else PAPER)
     if levels[0] > 0 and levels[-1] / levels[0] > 20:
         ax.set_xscale("log")
-    ax.set_xticks(levels, [f"{level:g}" for level in levels], rotation=35 if len(levels) > 6 else 0)
+    ax.set_xticks(levels, [f"{level:g}" for level in levels], rotation=35 if turned else 0)
     ax.minorticks_off()
     ax.set(xlabel=data["factor"], ylabel=data["axis"])
     ax.grid(axis="y", alpha=0.12)
