@@ -25,19 +25,37 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 8, 20
 _POINTS = 120
 _DASHES = ("", "5 3", "1.5 3", "8 3 2 3")
 
-Series = tuple[str, list[float], list[float]]  # the seed's name, epochs, values
+Series = tuple[int, str, list[float], list[float]]  # which line it is, the seed's name, epochs, values
 
 
-def drawn(curves: Mapping[str, Mapping[str, Any]]) -> str:
-    """The figures of one training as HTML, '' where nothing was logged. curves: a record's curves by the name of its seed."""
+def drawn(curves: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """The figures of one training as HTML, '' where nothing was logged. curves: each seed's name and its record's curves."""
     parts = []
     for name, words in SHOWN.items():
         series = [
-            (seed, *found) for seed, logged in curves.items() if (found := _points(logged.get("epoch"), logged.get(name)))
+            (i, seed, *found)
+            for i, (seed, logged) in enumerate(curves)
+            if (found := _points(logged.get("epoch"), logged.get(name)))
         ]
         if series:
             parts.append(_figure(words, series))
-    return f'<div class="curves">{"".join(parts)}</div>' if parts else ""
+    return f'{_legend([seed for seed, _ in curves])}<div class="curves">{"".join(parts)}</div>' if parts else ""
+
+
+def _legend(seeds: Sequence[str]) -> str:
+    """Which line is which seed, where there are several."""
+    if len(seeds) < 2:
+        return ""
+    keys = (
+        f'<li><svg viewBox="0 0 28 8" width="28" height="8" aria-hidden="true">'
+        f'<polyline class="s{i % 4}" points="0,4 28,4"{_dash(i)}/></svg> {escape(seed)}</li>'
+        for i, seed in enumerate(seeds)
+    )
+    return f'<ul class="files seeds">{"".join(keys)}</ul>'
+
+
+def _dash(i: int) -> str:
+    return f' stroke-dasharray="{_DASHES[i % 4]}"' if i % 4 else ""
 
 
 def _points(epochs: Any, values: Any) -> tuple[list[float], list[float]] | None:
@@ -57,18 +75,17 @@ def _finite(value: Any) -> bool:
 
 
 def _figure(words: str, series: Sequence[Series]) -> str:
-    right = max(xs[-1] for _, xs, _ in series)
-    left = min(xs[0] for _, xs, _ in series)
+    right = max(xs[-1] for _, _, xs, _ in series)
+    left = min(xs[0] for _, _, xs, _ in series)
     low, high = min(min(ys) for *_, ys in series), max(max(ys) for *_, ys in series)
     across = (_WIDTH - _LEFT - _RIGHT) / ((right - left) or 1.0)
     up = (_HEIGHT - _TOP - _BOTTOM) / ((high - low) or 1.0)
     base = _HEIGHT - _BOTTOM
     lines = []
-    for i, (_, xs, ys) in enumerate(series):
+    for i, _, xs, ys in series:
         points = " ".join(f"{_LEFT + (x - left) * across:.1f},{base - (y - low) * up:.1f}" for x, y in zip(xs, ys, strict=True))
-        dash = f' stroke-dasharray="{_DASHES[i % 4]}"' if i % 4 else ""
-        lines.append(f'<polyline class="s{i % 4}" points="{points}"{dash}/>')
-    ends = "; ".join(f"{seed} ends at {_short(ys[-1])}" for seed, _, ys in series)
+        lines.append(f'<polyline class="s{i % 4}" points="{points}"{_dash(i)}/>')
+    ends = "; ".join(f"{seed} ends at {_short(ys[-1])}" for _, seed, _, ys in series)
     said = escape(f"{words} over {_short(right)} epochs: {ends}")
     return (
         f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{said}">'

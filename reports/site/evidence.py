@@ -85,7 +85,7 @@ def _parts(site: Site, runs: Sequence[Run], places: Sequence[Use], shown: set[st
     else:
         yield "<p>It belongs to no row of any table: its settings are those of no profile.</p>"
     yield f'<h2 id="numbers">Numbers, seed by seed</h2>{_numbers(runs)}'
-    if curves := drawn({f"seed {run.seed}": run.record.get("curves") or {} for run in runs}):
+    if curves := drawn([(f"seed {run.seed}", run.record.get("curves") or {}) for run in runs]):
         yield f'<h2 id="curves">Curves</h2>{curves}'
     if pictures := _pictures(site, runs):
         yield f'<h2 id="pictures">Pictures</h2>{pictures}'
@@ -109,7 +109,8 @@ def _grid(caption: str, header: Sequence[str], bodies: Iterable[tuple[str, Itera
     """A table of HTML texts, in groups with a heading each ('' for none)."""
     heads = "".join(f'<th scope="col">{name}</th>' for name in header)
     parts = [
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}"><table class="grid"><caption>{caption}</caption>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}">'
+        f'<table class="grid"><caption>{caption}</caption>'
         f"<thead><tr>{heads}</tr></thead>"
     ]
     for heading, rows in bodies:
@@ -141,12 +142,23 @@ def _numbers(runs: Sequence[Run]) -> str:
         if any(chosen):
             rows.append(["chosen on held-out images", *map(escape, chosen)])
         bodies.append((f"{escape(stage)} <span>{escape(_words(json.loads(protocol)))}</span>", rows))
-    timings: list[dict[str, Any]] = [run.record.get("timing") or {} for run in runs]
+    bodies.sort(key=lambda body: body[0].startswith("collapse"))  # accuracies first
     rows = [["status", *("diverged" if run.diverged else "done" for run in runs)]]
-    rows += [[f"last {escape(name)}", *cells] for name, cells in _columns([run.record.get("metrics") or {} for run in runs])]
-    rows += [[escape(name.replace("_", " ")), *cells] for name, cells in _columns(timings)]
+    rows += [[escape(name.replace("_", " ")), *cells] for name, cells in _columns([_cost(run) for run in runs])]
     bodies.append(("training", rows))
     return _grid("Numbers of each seed", header, bodies)
+
+
+def _cost(run: Run) -> dict[str, Any]:
+    """How the training ended and what it took, in units to read."""
+    last, timing = run.record.get("metrics") or {}, dict(run.record.get("timing") or {})
+    seconds, peak = timing.pop("wall_seconds", None), timing.pop("peak_memory_bytes", None)
+    found = {"last loss": last.get("loss")}
+    if isinstance(seconds, int | float):
+        found["training time"] = f"{seconds / 3600:.2f} h" if seconds >= 3600 else f"{seconds:.0f} s"
+    if isinstance(peak, int | float):
+        found["peak memory"] = f"{peak / 2**30:.2f} GiB"
+    return found | timing
 
 
 def _columns(values: Sequence[Mapping[str, Any]]) -> Iterable[tuple[str, list[str]]]:
@@ -194,12 +206,18 @@ def _again(runs: Sequence[Run], places: Sequence[Use]) -> str:
     again = dict.fromkeys(use.entry.again for use in places if use.entry.again)
     if not again:
         return "<p>No sweep has this training any more; its settings are below.</p>"
-    parts = [f'<li><code class="command">{escape(text)}</code></li>' for text in again]
+    parts = [f"<li>{command(text)}</li>" for text in again]
     use = next(use for use in places if use.entry.again)
     for run in runs:
         text = f"{use.table.command} --cell {run.id} --mode force"
-        parts.append(f'<li>seed {run.seed} alone: <code class="command">{escape(text)}</code></li>')
+        parts.append(f"<li>seed {run.seed} alone: {command(text)}</li>")
     return f"<p>All seeds, whatever is recorded:</p><ul>{''.join(parts)}</ul>"
+
+
+def command(text: str) -> str:
+    """A command to copy, which no line breaks between the two dashes of an option."""
+    words = (f"<span>{escape(word)}</span>" if word.startswith("-") else escape(word) for word in text.split(" "))
+    return f'<code class="command">{" ".join(words)}</code>'
 
 
 @cache

@@ -18,21 +18,21 @@ OUTCOMES = (*_DECIDED, "undecided", "not run")
 
 @dataclass(frozen=True)
 class Paper:
-    """The claims of one paper, those that something decides first."""
+    """The claims of one paper: tested, those that something decides first, and the rest, of which nothing has run."""
 
     name: str
     year: str
     arxiv: str
     url: str
-    lines: tuple[Line, ...]
+    tested: tuple[Line, ...]
+    rest: tuple[Line, ...]
     decided: int
-    tried: int
 
     @property
     def summary(self) -> str:
         """How far its claims are tested, in a few words."""
-        words = f"{self.decided} of {_counted(len(self.lines), 'claim')} decided"
-        undecided = self.tried - self.decided
+        words = f"{self.decided} of {_counted(len(self.tested) + len(self.rest), 'claim')} decided"
+        undecided = len(self.tested) - self.decided
         return words + (f", {undecided} undecided" if undecided else "")
 
 
@@ -69,12 +69,12 @@ def _papers(lines: Sequence[Line]) -> list[Paper]:
         groups.setdefault(line.table.paper, []).append(line)
     papers = []
     for name, found in groups.items():
-        ranks = [_rank(line) for line in found]
-        ordered = tuple(
-            line for _, _, line in sorted(zip(ranks, range(len(found)), found, strict=True), key=lambda one: one[:2])
-        )
+        by_rank: tuple[list[Line], ...] = ([], [], [])
+        for line in found:
+            by_rank[_rank(line)].append(line)
+        decided, undecided, rest = by_rank
         table = found[0].table
-        papers.append(Paper(name, table.year, table.arxiv, table.url, ordered, ranks.count(0), len(ranks) - ranks.count(2)))
+        papers.append(Paper(name, table.year, table.arxiv, table.url, (*decided, *undecided), tuple(rest), len(decided)))
     return papers
 
 

@@ -52,5 +52,5 @@ def write(
 
 def _audit(site: Site, findings: Sequence[Finding]) -> None:
     groups = {word: [each for each in findings if each.agrees == word] for word in AGREEMENT}
-    site.page("audit.html", "audit.html.j2", "What the documents say, and what the papers say", groups=groups, meaning=AGREEMENT,
-              on_page={table.id for table in site.report.tables})  # fmt: skip
+    title, on_page = "What the documents say, and what the papers say", set(site.report.by_id)
+    site.page("audit.html", "audit.html.j2", title, groups=groups, meaning=AGREEMENT, on_page=on_page)

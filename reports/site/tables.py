@@ -1,4 +1,4 @@
-"""A page for each table: the paper's numbers beside ours at every scale with runs, claims, figures, and what would fill the rest."""
+"""A page for each table: the paper's numbers beside ours at every scale with runs, claims, figures, what fills the rest."""
 
 from __future__ import annotations
 
