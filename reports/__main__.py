@@ -39,6 +39,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--against", type=Path, metavar="STORE", help="compare with the runs of another store")
     parser.add_argument("--keep-going", action="store_true", help="name what does not fit and render the rest")
     parser.add_argument("--no-figures", action="store_true", help="leave the figures out")
+    parser.add_argument("--pdf", action="store_true", help="draw all figures for print too, however many there are")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--print", action="store_true", help="print the tables in the terminal and write nothing")
     instead.add_argument("--publish", action="store_true", help="rewrite what is committed, from the committed records")
@@ -91,7 +92,12 @@ def _main(args: argparse.Namespace) -> int:
         print(f"{args.readme}: {'rewritten' if rewrite(args.readme, report, measured) else 'already up to date'}")
     else:
         other = build.load(build.Sources([_there(args.against)])) if args.against else None
-        print(build.write(report, args.out, not args.no_figures, measured, other, str(args.against or "")))
+        page, told = build.write(
+            report, args.out, not args.no_figures, measured, other, str(args.against or ""), unread, args.pdf
+        )
+        for text in told:
+            print(f"note: {text}", file=sys.stderr)
+        print(page)
     return code
 
 

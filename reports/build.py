@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmark.errors import InputError
+from benchmark.store.record import storage_error
+from reports import departures, render_csv, render_json, render_latex, render_markdown
 from reports.assemble import Report, assemble
+from reports.bench import Bench
 from reports.evidence import read_evidence
 from reports.planned import Plan, read_plan
 from reports.reference import read_references
 from reports.spec import TableSpec, read_tables
+from reports.table import Table
+
+if TYPE_CHECKING:
+    from reports.figures import Drawing
 
 ROOT = Path(__file__).resolve().parents[1]
+_PDFS = 60  # figures that a report draws for print too without being asked: they take twice as long as all else
 
 
 @dataclass(frozen=True)
@@ -64,3 +73,71 @@ def tables_of(sweep: str | None, tables: Sequence[str] = ()) -> list[str]:
     if not found:
         raise InputError(f"--sweep: no table in reports/tables is about {sweep}")
     return [*tables, *found]
+
+
+def write(
+    report: Report,
+    out: Path,
+    figures: bool = True,
+    measured: Mapping[str, Bench] | None = None,
+    other: Report | None = None,
+    other_name: str = "",
+    problems: Sequence[str] = (),
+    pdf: bool = False,
+    references: Path = ROOT / "reports" / "reference",
+) -> tuple[Path, tuple[str, ...]]:
+    """Write the site, the tables in every format and the figures below `out`; returns the front page and what should be told.
+
+    measured: the bench's tables. other: a report to compare with. pdf: print versions of all figures, however many there are.
+
+    Raises InputError when the folder cannot be written.
+    """
+    from reports.figures import render, sketches, undrawn
+    from reports.site import Site, methods, pages
+
+    told: list[str] = []
+    sketched = {table.slug: sketches(table, report.runs) for table in report.tables} if figures else {}
+    drawn: dict[str, Drawing] = {}
+    if figures:
+        _folder(out / "figures")
+        wanted = [sketch for found in sketched.values() for sketch in found]
+        print_too = pdf or undrawn(wanted, out / "figures") <= _PDFS
+        drawn = render(wanted, out / "figures", print_too)
+        if not print_too:
+            told.append(f"{len(wanted)} figures were drawn for the screen; --pdf draws them for print too")
+    for name, tables in report.by_id.items():
+        for ending, text in _formats(tables, report).items():
+            _write(out / "tables" / f"{name}.{ending}", text)
+    notes, registry = departures.gather(), read_references(references)
+    site = Site(out, report, also=["methods/index.html", "speed.html", "departures.html"])
+    drawings = {slug: [drawn[sketch.name] for sketch in found] for slug, found in sketched.items()}
+    pages.write(site, drawings, measured or {}, notes, (), problems, {name: len(cells) for name, cells in registry.items()})
+    methods.write(site)
+    _write(out / "departures.md", departures.markdown(notes))
+    site.finish()
+    return out / "index.html", tuple(told)
+
+
+def _formats(tables: Sequence[Table], report: Report) -> dict[str, str]:
+    return {
+        "md": render_markdown.render(tables, report.warnings),
+        "tex": render_latex.render(tables),
+        "csv": render_csv.render(tables),
+        "json": render_json.render(tables),
+    }
+
+
+def _folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def _write(path: Path, text: str) -> None:
+    """Plainly, without waiting for the disk: what is lost in a crash is built anew."""
+    _folder(path.parent)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise storage_error(path, error) from error
