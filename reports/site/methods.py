@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reports import lineage
-from reports.methods import Method, gather
+from reports.methods import gather
 from reports.site import Site
 from reports.table import Table
 
@@ -40,6 +40,3 @@ def write(site: Site) -> None:
 def place(site: Site, table: Table, shown: set[str]) -> str:
     """The page of a table, at this scale where the page shows it."""
     return site.table(table if table.slug in shown else table.id)
-
-
-__all__ = ["Method", "place", "write"]
