@@ -61,7 +61,7 @@ def framed(page: Path, profile: Path, width: int, script: str) -> str:
         encoding="utf-8",
     )
     try:
-        return said(show(outer, profile))
+        return said(show(outer, profile, "--virtual-time-budget=5000"))
     finally:
         inner.unlink()
         outer.unlink()
