@@ -46,7 +46,8 @@ class Point:
 class ClaimSpec:
     """One claim. points: its cells, in the order its kind gives them a meaning: above, below; the order of a factor; A1, A0,
     B1, B0 of an interaction. metric: what it is judged on instead of the column's. points_apart: a gap the paper states in
-    words, where it prints no two numbers."""
+    words, where it prints no two numbers. seen: the statement itself stands in the paper's text, whatever is known of the
+    numbers of its cells."""
 
     id: str
     kind: str
@@ -56,6 +57,7 @@ class ClaimSpec:
     margin: float = 0.0
     direction: str = ""
     points_apart: float | None = None
+    seen: bool = False
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -80,7 +82,7 @@ def _claim(document: Document, name: str, raw: Any, rows: Sequence[str] | None, 
             f"{document.at(*at, 'kind')}: unknown kind '{kind}'; allowed: {', '.join(KINDS)}{nearest(kind, KINDS)}"
         )
     cells, others = KINDS[kind]
-    allowed = ("kind", "says", *cells, *others, "metric", *(("points",) if kind == "gap" else ()))
+    allowed = ("kind", "says", *cells, *others, "metric", "seen", *(("points",) if kind == "gap" else ()))
     for key in raw:
         if key not in allowed:
             raise InputError(f"{document.at(*at, key)}: unknown key; allowed here: {', '.join(allowed)}{nearest(key, allowed)}")
@@ -112,6 +114,7 @@ def _claim(document: Document, name: str, raw: Any, rows: Sequence[str] | None, 
         margin=_number(document, (*at, "margin"), raw["margin"]) if "margin" in others else 0.0,
         direction=str(raw.get("direction", "")),
         points_apart=_number(document, (*at, "points"), raw["points"]) if raw.get("points") is not None else None,
+        seen=_flag(document, (*at, "seen"), raw.get("seen", False)),
     )
 
 
@@ -134,3 +137,9 @@ def _number(document: Document, at: tuple[str, ...], value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"{document.at(*at)}: expected a number, found {value!r}")
     return float(value)
+
+
+def _flag(document: Document, at: tuple[str, ...], value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InputError(f"{document.at(*at)}: expected true or false, found {value!r}")
+    return value

@@ -47,7 +47,7 @@ def _data(reference: Reference, config: Mapping[str, Any], data: Data | None) ->
 
 def _encoder(reference: Reference, config: Mapping[str, Any]) -> str:
     text = reference.encoder
-    if not text:
+    if not text or "distilled" in text:  # the words name the student, the config the network that teaches it
         return ""
     name, width = encoder_of(text)
     ours, our_width = value_at(config, "encoder.name"), float(value_at(config, "encoder.width") or 1.0)

@@ -64,7 +64,7 @@ def lay_out(spec: TableSpec, plan: Plan | None, profile: Profile | None) -> Layo
         of_row = fillings[row.id]
         trainings = {filled.planned.key: filled for filled in of_row.values() if isinstance(filled, Filled)}
         for column in spec.columns:
-            if row.own or column.id in row.references or column.derive:
+            if row.own or column.id in row.references or column.id in of_row or column.derive:
                 filling = of_row.get(column.id) or of_row.get("") or NotFilled("the sweep has no row for this column")
                 cells.append((row, column.id, _here(filling, home, profile)))
         cells += [(row, name, _here(of_row[column], home, profile)) for name, column in _judged(spec, row) if column in of_row]

@@ -38,9 +38,12 @@ def _judge(
         side = _side(spec, claim.points[0].row, _column(spec, claim, claim.points[0], cells), rows, cells)
         return claims.collapse(side, claim.kind == "collapse", spec.thresholds)
     sides = [_side(spec, point.row, _column(spec, claim, point, cells), rows, cells) for point in claim.points]
-    metric = _metric(spec, claim, cells)
-    if metric is None:
-        return ClaimVerdict("not run", "nothing here measures it")
+    metrics = _metrics(spec, claim, cells)
+    if len(metrics) != 1:
+        names = " and ".join(metric.label for metric in metrics)
+        why = f"its cells are measured differently here, by {names}" if metrics else "nothing here measures it"
+        return ClaimVerdict("not run", why)
+    (metric,) = metrics
     baseline = _baseline(spec, layout, claim, rows, cells, metric)
     if claim.kind == "order":
         return claims.order(sides[0], sides[1], baseline, metric)
@@ -75,13 +78,13 @@ def _side(spec: TableSpec, row_id: str, column: str, rows: Mapping[str, RowSpec]
     return Side(name, found.measured if found else NOT_RUN)
 
 
-def _metric(spec: TableSpec, claim: ClaimSpec, cells: Cells) -> Metric | None:
-    """What the claim is judged on at this profile. Two measures in one claim are never set against each other."""
-    for point in claim.points:
-        found = cells.get((point.row, _column(spec, claim, point, cells)))
-        if found and found.metric:
-            return found.metric
-    return None
+def _metrics(spec: TableSpec, claim: ClaimSpec, cells: Cells) -> list[Metric]:
+    """What the claim's cells hold at this profile: one measure, or the claim cannot be judged."""
+    found = [cells.get((point.row, _column(spec, claim, point, cells))) for point in claim.points]
+    return (
+        list({cell.metric.id: cell.metric for cell in found if cell and cell.metric and not cell.measured.missing}.values())
+        or [cell.metric for cell in found if cell and cell.metric][:1]
+    )
 
 
 def _baseline(
@@ -126,7 +129,9 @@ def _references(spec: TableSpec, claim: ClaimSpec, rows: Mapping[str, RowSpec]) 
 
 
 def _checked(spec: TableSpec, claim: ClaimSpec, verdict: ClaimVerdict, rows: Mapping[str, RowSpec]) -> ClaimVerdict:
-    """A claim that rests on published numbers which nobody has seen is never decided."""
+    """A claim that rests on published numbers which nobody has seen is never decided, unless the paper's text states it."""
+    if claim.seen:
+        return verdict
     unseen = [reference for reference in _references(spec, claim, rows) if reference is not None and not reference.gates]
     if unseen and verdict.outcome in ("supported", "contradicted"):
         reason = f"the statement itself is not checked in the paper; measured: {verdict.sentence}"

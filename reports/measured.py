@@ -71,8 +71,8 @@ def _incomparable(
     for key, value in spec.config.items():
         if (found := value_at(planned.config, key)) != value and not (key == "data.name" and data and data.name == value):
             return f"{key} is {found}, in the paper {value}"
-    if stated.metric is not None and metric != stated.metric:
-        return f"measured by {metric.stage}, in the paper by {stated.metric.stage}"
+    if (own := stated.own()) and metric not in own:
+        return f"measured by {metric.stage}, in the paper by {' or '.join(each.stage for each in own)}"
     return ""
 
 

@@ -16,11 +16,11 @@ mean at `level`. scale: why numbers are not comparable with the paper's, '' at i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
-from benchmark.store.record import finite
+import orjson
+
 from reports.aggregate import LEVEL
 from reports.table import Claim, Column, Entry, Row, Table
 
@@ -44,7 +44,7 @@ def render(tables: Sequence[Table]) -> str:
         "protocol": first.protocol,
         "profiles": [_profile(table) for table in tables],
     }
-    return json.dumps(finite(document), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n"  # NaN and infinity become null
 
 
 def _profile(table: Table) -> dict[str, Any]:

@@ -34,7 +34,8 @@ class Derived:
 
 @dataclass(frozen=True)
 class ColumnSpec:
-    """A published column. metric: the paper's own measure; elsewhere: what a profile measures that does not have it.
+    """A published column. metric: the paper's own measure; or_: its other ones, where it does not measure all
+    rows alike; elsewhere: what a profile measures that has none of them.
 
     missing: why nothing here measures it. Exactly one of metric, derive, missing says something.
     """
@@ -47,10 +48,15 @@ class ColumnSpec:
     missing: str
     margin: float
     margin_why: str
+    or_: tuple[Metric, ...] = ()
 
     def measures(self) -> tuple[Metric, ...]:
         """What may fill it, the paper's own first."""
-        return tuple(each for each in (self.metric, self.elsewhere) if each is not None)
+        return tuple(each for each in (*self.own(), self.elsewhere) if each is not None)
+
+    def own(self) -> tuple[Metric, ...]:
+        """The paper's measures."""
+        return tuple(each for each in (self.metric, *self.or_) if each is not None)
 
 
 @dataclass(frozen=True)
@@ -229,7 +235,9 @@ def _column(document: Document, name: str, given: dict[str, Any]) -> ColumnSpec:
         if len(parts) != 1 or not all(isinstance(value, list) and len(value) > 1 for value in parts.values()):
             raise InputError(f"{document.at(*at, 'derive')}: expected minus: [column, column] or mean: [columns]")
         derive = next(Derived(how, tuple(map(str, columns))) for how, columns in parts.items())
-    own = metric(raw["metric"], document.at(*at, "metric")) if raw.get("metric") is not None else None
+    named = raw.get("metric")
+    several = named if isinstance(named, list) else [named] if named is not None else []
+    own, *others = [metric(each, document.at(*at, "metric")) for each in several] or [None]
     if sum((own is not None, derive is not None, bool(raw.get("missing")))) != 1:
         raise InputError(f"{document.at(*at)}: expected exactly one of metric:, derive: and missing: <why nothing measures it>")
     other = metric(raw["elsewhere"], document.at(*at, "elsewhere")) if raw.get("elsewhere") else own and stand_in(own)
@@ -238,7 +246,10 @@ def _column(document: Document, name: str, given: dict[str, Any]) -> ColumnSpec:
         place = (*at, "margin") if "margin" in raw else ("margin",)
         words = section(document, place, ("points", "why"), ())
         margin, why = positive(document, (*place, "points"), words["points"]), str(words["why"])
-    return ColumnSpec(name, str(raw.get("label", name)), own, other, derive, str(raw.get("missing", "")), margin, why)
+    missing = str(raw.get("missing", ""))
+    return ColumnSpec(
+        name, str(raw.get("label", name)), own, other, derive, missing, margin, why, tuple(each for each in others if each)
+    )
 
 
 def _rows(
