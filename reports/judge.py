@@ -52,7 +52,7 @@ def _judge(
     if claim.kind == "gap":
         return claims.gap(sides[0], sides[1], _published_gap(spec, claim, rows), claim.margin, metric, scaled)
     if claim.kind == "within":
-        return claims.within(sides, claim.margin, metric, scaled)
+        return claims.within(sides, claim.margin, metric, scaled, baseline)
     if claim.kind == "trend":
         return claims.trend(sides, cast(Literal["rises", "falls"], claim.direction), baseline, metric)
     if claim.kind == "inverse_u":
