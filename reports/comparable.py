@@ -38,7 +38,7 @@ def why_not(reference: Reference | None, config: Mapping[str, Any], data: Data |
 def _data(reference: Reference, config: Mapping[str, Any], data: Data | None) -> str:
     found = data.name if data else str(value_at(config, "data.name"))
     wanted = _DATA.get(reference.dataset, "imagenet")  # detection data: what the network was trained on before
-    if found != wanted:
+    if reference.dataset and found != wanted:
         return f"data.name is {found}, in the paper {wanted}"
     if data and found in _RAW and "jpeg" in data.note.lower():
         return f"the images are JPEG files ({data.note}), the paper's are not re-encoded"

@@ -16,7 +16,7 @@ from benchmark.errors import InputError
 from benchmark.run import main
 from reports.undecided import Open, Tables
 from tests.reports.builder import numbers
-from tests.reports.project import CONTENT, SWEEP, Project
+from tests.reports.project import CONTENT, SWEEP, TABLE, Project
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEP_OF_CONVNETS = SWEEP.replace("{name: resnet10, width: 0.5, stem: stride2}", "{name: convnet, width: 0.25}").replace(
@@ -28,7 +28,8 @@ class Toys(Project):
     """Its rows' numbers are all one, and its open rows are those of the smoke profile."""
 
     def __init__(self, root: Path, profile: str = "null", more: str = "") -> None:
-        super().__init__(root, profile, more, sweep=SWEEP_OF_CONVNETS)
+        own = "own: {Random init: {row: Random init}, aside: {row: aside}}\nclaims:"
+        super().__init__(root, profile, more, TABLE.replace("claims:", own), SWEEP_OF_CONVNETS)
 
     def number(self, row: str, seed: int, linear: float, std: float = 0.9, content: str = CONTENT, **changes: Any) -> None:
         self.run(row, seed, numbers(linear, linear, std), content=content, **changes)
