@@ -1,4 +1,4 @@
-"""Tables as LaTeX with booktabs: fragments to \\input, one table environment per profile and data set."""
+"""Tables as LaTeX with booktabs: fragments to \\input, one table environment per profile and data set, and text below it."""
 
 from __future__ import annotations
 
@@ -7,123 +7,62 @@ from itertools import groupby
 
 from reports import captions
 from reports.grid import Grid, grid
+from reports.latex_text import escape, typewriter
 from reports.table import Table
 
 HEAD = "% Needs \\usepackage{booktabs,graphicx} in the preamble of a document in UTF-8.\n"
-_PAGE = 110  # characters across: of a wider grid, parts stand below one another
+_PAGE = 120  # characters across: of a wider grid, parts stand below one another
+_HIGH = 22  # rows: what must be known about a higher table stands below it, so that it fits on a page
 _FITS = 78  # characters of \small text across a page of ordinary margins; a wider table is scaled down
-_ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "%": r"\%",
-    "&": r"\&",
-    "#": r"\#",
-    "$": r"\$",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "'": r"\textquotesingle{}",
-    "`": r"\textasciigrave{}",
-    "±": r"$\pm$",
-    "√": r"$\surd$",
-    "·": r"$\cdot$",
-    "†": r"$^{\dagger}$",
-    "‡": r"$^{\ddagger}$",
-    "²": r"$^{2}$",
-    "×": r"$\times$",
-    "≤": r"$\le$",
-    "≥": r"$\ge$",
-    "–": "--",
-    "—": "---",
-    "’": "'",
-    "“": "``",
-    "”": "''",
-    "…": r"\ldots{}",
-    "τ": r"$\tau$",
-    "λ": r"$\lambda$",
-    "μ": r"$\mu$",
-    "→": r"$\to$",
-    "≠": r"$\neq$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "α": r"$\alpha$",
-    "ε": r"$\varepsilon$",
-    "γ": r"$\gamma$",
-    "Δ": r"$\Delta$",
-    "−": "-",
-    "\u00a0": "~",
-}
-# Straight quotes have their own commands only with other font encodings; in running text the ordinary characters do.
-_ESCAPES |= {'"': "''", "'": "'", "`": "`"}
-
-
-def escape(text: str) -> str:
-    """The text with every character that LaTeX would interpret made literal; what no basic font has becomes `?`."""
-    return "".join(_ESCAPES.get(letter, letter if ord(letter) < 0x180 else "?") for letter in " ".join(text.split()))
-
-
-def _typewriter(text: str) -> str:
-    """A command line: upright quotes, and breaks allowed after spaces and slashes."""
-    quoted = escape(text).replace("'", r"\char39 ").replace("--", r"-{}-")
-    return r"\texttt{" + quoted.replace("/", r"/\allowbreak ") + "}"
 
 
 def render_table(table: Table) -> str:
-    """One table environment with the claims as a second tabular beneath."""
-    note = r"\par\smallskip\begin{minipage}{\linewidth}\footnotesize"
+    """A table environment, and below it as ordinary text what would make it too high for a page: claims, verdicts, commands."""
+    parts = _stacked(grid(table), len(table.settings) + 1)
+    heading, told = escape(captions.heading(table)), escape(" ".join(captions.caption(table)))
+    high = len(parts) * len(table.rows) > _HIGH
     lines = [
         r"\begin{table}",
         r"\centering\small\setlength{\tabcolsep}{4pt}",
-        rf"\caption{{{escape(captions.heading(table))}. {escape(' '.join(captions.caption(table)))}}}",
+        rf"\caption{{{heading}.{'' if high else ' ' + told}}}",
         rf"\label{{tab:{table.slug}}}",
     ]
-    for number, part in enumerate(_stacked(grid(table), len(table.settings) + 1)):
+    for number, part in enumerate(parts):
         lines += [r"\par\smallskip"] if number else []
         lines += _tabular(part)
     if legend := captions.legend(table):
-        lines += [note, escape(captions.joined(legend)), r"\end{minipage}"]
-    if table.claims:
-        lines += [
-            r"\par\smallskip\footnotesize",
-            r"\begin{tabular}{p{0.16\linewidth}p{0.38\linewidth}p{0.38\linewidth}}",
-            r"\toprule",
-            r"outcome & the paper says & why \\",
-            r"\midrule",
-            *(
-                r"\raggedright "
-                + " & ".join(map(escape, (claim.words, claim.says, claim.verdict.sentence)))
-                + r" \tabularnewline"
-                for claim in table.claims
-            ),
-            r"\bottomrule",
-            r"\end{tabular}",
-        ]
-    below = [rf"\emph{{{escape(kind)}}}: {escape(why)}.\\" for kind, why in captions.reasons(table)]
-    below += [rf"{escape(name)}: {escape(text)}.\\" for name, text in captions.remarks(table)]
-    below += [rf"\raggedright To fill {escape(name)}: {_typewriter(text)}\\" for name, text in captions.commands(table)]
-    if below:
-        lines += [note, *below, r"\end{minipage}"]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
+        lines += [rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {escape(captions.joined(legend))}}}"]
+    lines += [r"\end{table}"]
+    if below := [*([told + r"\par"] if high else []), *_below(table)]:
+        about = rf"\noindent\emph{{On Table~\ref{{tab:{table.slug}}}.}}\par"
+        lines += [r"\begingroup\footnotesize\raggedright\setlength{\parindent}{0pt}", about, *below, r"\par\endgroup"]
+    return "\n".join(lines) + "\n"
+
+
+def _below(table: Table) -> list[str]:
+    found = []
+    for claim in table.claims:
+        said = f"{escape(claim.says)} \\textit{{{escape(claim.verdict.sentence)}}}"
+        found.append(rf"\hangindent=1em \textbf{{{escape(claim.words)}}}: {said}\par")
+    found += [rf"\hangindent=1em \emph{{{escape(kind)}}}: {escape(why)}.\par" for kind, why in captions.reasons(table)]
+    found += [rf"\hangindent=1em {escape(name)}: {escape(text)}.\par" for name, text in captions.remarks(table)]
+    found += [rf"\hangindent=1em To fill {escape(name)}: {typewriter(text)}\par" for name, text in captions.commands(table)]
+    return found
 
 
 def _stacked(whole: Grid, fixed: int) -> list[Grid]:
-    """The grid, or where it is too wide for a page its parts, each with the leading columns and without halves."""
+    """The grid, or where it is too wide for a page its parts of about one width, each with the leading columns, no part
+    without numbers and no published column cut in two."""
     widths = _widths(whole)
-    if sum(widths) <= _PAGE:
+    if sum(widths) <= _PAGE or not whole.groups:
         return [whole]
     leading, rest = list(range(fixed)), list(range(fixed, len(whole.headings)))
-    room = max(_PAGE - sum(widths[:fixed]), _PAGE // 2)
-    parts: list[list[int]] = [[]]
-    for _, members in groupby(rest, key=lambda i: whole.headings[i].group or i):
-        together = list(members)
-        if parts[-1] and sum(widths[i] for i in (*parts[-1], *together)) > room:
-            parts.append([])
-        parts[-1] += together
+    units = [list(members) for _, members in groupby(rest, key=lambda i: whole.headings[i].group or i)]
+    wide = [sum(widths[i] for i in unit) for unit in units]
+    room = max(_PAGE - sum(widths[:fixed]), max(wide))
+    count = -(-sum(wide) // room)
+    while len(parts := _even(units, wide, count)) > 1 and max(sum(widths[i] for i in part) for part in parts) > room:
+        count += 1
     return [
         Grid(
             tuple(whole.headings[i] for i in (*leading, *part)),
@@ -133,9 +72,22 @@ def _stacked(whole: Grid, fixed: int) -> list[Grid]:
     ]
 
 
+def _even(units: list[list[int]], wide: list[int], count: int) -> list[list[int]]:
+    """The columns in at most `count` parts: each goes where its middle lies."""
+    parts: list[list[int]] = [[] for _ in range(count)]
+    before = 0
+    for unit, width in zip(units, wide, strict=True):
+        parts[int((before + width / 2) / sum(wide) * count)] += unit
+        before += width
+    return [part for part in parts if part]
+
+
 def _widths(found: Grid) -> list[int]:
-    """Characters across for each column, its header and the space between columns among them."""
-    return [max([7, *(len(row[i]) for row in found.rows)]) + 2 for i in range(len(found.headings))]
+    """Characters across for each column, its header and the space between columns among them. A published column's name is as
+    wide as paper and ours together."""
+    halves = [-(-len(heading.group) // 2) for heading in found.headings]
+    names = [max(map(len, _lines(heading.text))) for heading in found.headings]
+    return [max(names[i], halves[i], *(len(row[i]) for row in found.rows)) + 2 for i in range(len(names))]
 
 
 def _tabular(found: Grid) -> list[str]:
@@ -169,9 +121,14 @@ def _groups(found: Grid) -> list[str]:
 
 
 def _header(label: str) -> str:
-    """A column's name, stacked where it is long."""
+    lines = _lines(label)
+    return rf"\shortstack[l]{{{escape(lines[0])}\\{escape(lines[1])}}}" if len(lines) > 1 else escape(label)
+
+
+def _lines(label: str) -> list[str]:
+    """A column's name, on two lines where it is long."""
     first, space, rest = label.partition(" ")
-    return rf"\shortstack[l]{{{escape(first)}\\{escape(rest)}}}" if space and len(label) > 10 else escape(label)
+    return [first, rest] if space and len(label) > 10 else [label]
 
 
 def _cell(display: str) -> str:
