@@ -11,13 +11,15 @@ In a template `root` leads from the page to the folder of the site, so that ever
 
     <a href="{{ root }}{{ site.table('simsiam_stopgrad') }}">...</a>      tables/simsiam_stopgrad.html
     <a href="{{ root }}{{ site.evidence(run_id) }}">...</a>               runs/<key>.html#<run id>, all seeds of one training
-    {% from "macros.html.j2" import chip, arxiv, command, bytable %}      see there
+    {{ chip(claim.words) }} {{ command(text) }}                             an outcome in words; a command to copy
+    {% from "macros.html.j2" import arxiv, bytable %}                     see there
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -28,6 +30,7 @@ from reports.table import Table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 HERE = Path(__file__).parent
 # what the bar on top of every page links to; those from the third on only where this build writes them
@@ -69,7 +72,7 @@ class Site:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        made.globals |= {"site": self, "navigation": self.navigation}
+        made.globals |= {"site": self, "navigation": self.navigation, "chip": chip, "command": command}
         return made
 
     def page(self, path: str, template: str, title: str, **values: Any) -> None:
@@ -79,9 +82,7 @@ class Site:
 
     def shell(self, path: str, title: str, body: str) -> None:
         """Write a page whose content is HTML already, for pages that come in thousands. The title is escaped here."""
-        from markupsafe import escape
-
-        words, key = str(escape(title)), (root_of(path), path if path in dict(self.navigation) else "")
+        words, key = escape(title), (root_of(path), path if path in dict(self.navigation) else "")
         if key not in self._shells:
             made = self.environment.get_template("shell.html.j2").render(title=_HERE, path=path, root=key[0], content=_HERE)
             self._shells[key] = made.split(_HERE)
@@ -135,9 +136,37 @@ class Site:
         return f"{self.training(self.report.runs[run].key)}#{quote(run)}"
 
     @staticmethod
+    def chip(words: str) -> Markup:
+        """See `chip`."""
+        return chip(words)
+
+    @staticmethod
+    def command(text: str) -> Markup:
+        """See `command`."""
+        return command(text)
+
+    @staticmethod
     def training(key: str) -> str:
         """The page of all seeds of one training."""
         return f"runs/{quote(key)}.html"
+
+
+@lru_cache(1 << 12)
+def chip(words: str) -> Markup:
+    """An outcome: `supported (direction)`, `not run`, `met`. Its colour and sign repeat the words and never replace them."""
+    from markupsafe import Markup
+
+    kind = words.split(" (")[0].split(":")[0].replace(" ", "-")
+    return Markup('<span class="chip {}">{}</span>').format(kind, words)
+
+
+@lru_cache(1 << 14)
+def command(text: str) -> Markup:
+    """A command to copy, which no line breaks between the two dashes of an option. The button is the script's."""
+    from markupsafe import Markup
+
+    words = (f"<span>{word}</span>" if word.startswith("-") else word for word in escape(text).split(" "))
+    return Markup(f'<code class="command">{" ".join(words)}</code>')
 
 
 def root_of(path: str) -> str:

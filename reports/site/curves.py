@@ -22,7 +22,8 @@ SHOWN = {
 }
 _WIDTH, _HEIGHT = 320, 150
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 8, 20
-_POINTS = 120
+_POINTS = 80
+_FINE = 10  # a line's points are whole numbers of this part of a pixel
 _DASHES = ("", "5 3", "1.5 3", "8 3 2 3")
 
 Series = tuple[int, str, list[float], list[float]]  # which line it is, the seed's name, epochs, values
@@ -62,12 +63,23 @@ def _points(epochs: Any, values: Any) -> tuple[list[float], list[float]] | None:
     """The finite points of one curve, at most so many that each can be told from the next. A null was not logged, or NaN."""
     if not isinstance(epochs, list) or not isinstance(values, list) or len(epochs) != len(values):
         return None
-    known = [(x, y) for x, y in zip(epochs, values, strict=True) if _finite(x) and _finite(y)]
-    if len(known) < 2:
+    if not (_all_finite(values) and _all_finite(epochs)):
+        known = [(x, y) for x, y in zip(epochs, values, strict=True) if _finite(x) and _finite(y)]
+        epochs, values = [x for x, _ in known], [y for _, y in known]
+    if len(values) < 2:
         return None
-    step = math.ceil(len(known) / _POINTS)
-    kept = known[::step] if known[-1] == known[::step][-1] else [*known[::step], known[-1]]
-    return [x for x, _ in kept], [y for _, y in kept]
+    if len(values) > _POINTS:
+        step = math.ceil(len(values) / (_POINTS - 1))
+        epochs, values = [*epochs[:-1:step], epochs[-1]], [*values[:-1:step], values[-1]]
+    return epochs, values
+
+
+def _all_finite(values: list[Any]) -> bool:
+    """Whether nothing has to be left out: one sum answers it for nearly every curve."""
+    try:
+        return math.isfinite(sum(values))
+    except (TypeError, OverflowError):
+        return False
 
 
 def _finite(value: Any) -> bool:
@@ -78,12 +90,12 @@ def _figure(words: str, series: Sequence[Series]) -> str:
     right = max(xs[-1] for _, _, xs, _ in series)
     left = min(xs[0] for _, _, xs, _ in series)
     low, high = min(min(ys) for *_, ys in series), max(max(ys) for *_, ys in series)
-    across = (_WIDTH - _LEFT - _RIGHT) / ((right - left) or 1.0)
-    up = (_HEIGHT - _TOP - _BOTTOM) / ((high - low) or 1.0)
+    across = _FINE * (_WIDTH - _LEFT - _RIGHT) / ((right - left) or 1.0)
+    up = _FINE * (_HEIGHT - _TOP - _BOTTOM) / ((high - low) or 1.0)
     base = _HEIGHT - _BOTTOM
     lines = []
     for i, _, xs, ys in series:
-        points = " ".join(f"{_LEFT + (x - left) * across:.1f},{base - (y - low) * up:.1f}" for x, y in zip(xs, ys, strict=True))
+        points = " ".join([f"{int((x - left) * across)} {int((high - y) * up)}" for x, y in zip(xs, ys, strict=True)])
         lines.append(f'<polyline class="s{i % 4}" points="{points}"{_dash(i)}/>')
     ends = "; ".join(f"{seed} ends at {_short(ys[-1])}" for _, seed, _, ys in series)
     said = escape(f"{words} over {_short(right)} epochs: {ends}")
@@ -94,7 +106,8 @@ def _figure(words: str, series: Sequence[Series]) -> str:
         f'<text x="{_LEFT - 4}" y="{base}" text-anchor="end">{_short(low)}</text>'
         f'<text x="{_LEFT}" y="{_HEIGHT - 5}">{_short(left)}</text>'
         f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 5}" text-anchor="end">epoch {_short(right)}</text>'
-        f"{''.join(lines)}</svg><figcaption>{escape(words)}</figcaption></figure>"
+        f'<g transform="translate({_LEFT} {_TOP}) scale({1 / _FINE})">{"".join(lines)}</g></svg>'
+        f"<figcaption>{escape(words)}</figcaption></figure>"
     )
 
 

@@ -10,8 +10,8 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from html import escape
+from functools import cache, lru_cache
+from html import escape as _escape
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from benchmark.plan.schema import experiment_spec, method_names
 from benchmark.store.record import finite
 from reports.assemble import Report
 from reports.evidence import Run, log_tail
-from reports.site import Site
+from reports.site import Site, command
 from reports.site.curves import drawn
 from reports.table import Entry, Row, Table
 
 _PICTURE_BYTES = 3_000_000
+escape = lru_cache(1 << 16)(_escape)  # the same few names, versions and settings stand in all of the records
 
 
 @dataclass(frozen=True)
@@ -130,10 +131,10 @@ def _numbers(runs: Sequence[Run]) -> str:
     for i, run in enumerate(runs):
         for stage, records in run.evaluations.items():
             for record in records:
-                protocol = json.dumps(record.get("protocol"), sort_keys=True)
-                groups.setdefault((stage, protocol), [{} for _ in runs])[i] = record
+                groups.setdefault((stage, repr(record.get("protocol"))), [{} for _ in runs])[i] = record
     bodies = []
-    for (stage, protocol), records in groups.items():
+    for (stage, _), records in groups.items():
+        protocol = next(record for record in records if record).get("protocol")
         names = dict.fromkeys(name for record in records for name in record.get("metrics") or {})
         rows = [[escape(name), *(_number((record.get("metrics") or {}).get(name)) for record in records)] for name in names]
         if any(record.get("status") == "diverged" for record in records):
@@ -141,7 +142,7 @@ def _numbers(runs: Sequence[Run]) -> str:
         chosen = [_words(record.get("chosen")) for record in records]
         if any(chosen):
             rows.append(["chosen on held-out images", *map(escape, chosen)])
-        bodies.append((f"{escape(stage)} <span>{escape(_words(json.loads(protocol)))}</span>", rows))
+        bodies.append((f"{escape(stage)} <span>{escape(_words(protocol))}</span>", rows))
     bodies.sort(key=lambda body: body[0].startswith("collapse"))  # accuracies first
     rows = [["status", *("diverged" if run.diverged else "done" for run in runs)]]
     rows += [[escape(name.replace("_", " ")), *cells] for name, cells in _columns([_cost(run) for run in runs])]
@@ -214,12 +215,6 @@ def _again(runs: Sequence[Run], places: Sequence[Use]) -> str:
     return f"<p>All seeds, whatever is recorded:</p><ul>{''.join(parts)}</ul>"
 
 
-def command(text: str) -> str:
-    """A command to copy, which no line breaks between the two dashes of an option."""
-    words = (f"<span>{escape(word)}</span>" if word.startswith("-") else escape(word) for word in text.split(" "))
-    return f'<code class="command">{" ".join(words)}</code>'
-
-
 @cache
 def _defaults(method: str) -> dict[str, Any]:
     """The default of every setting of a method by its dotted key; none for a method that is not known any more."""
@@ -249,22 +244,28 @@ def _settings(run: Run) -> str:
         for key, value in _flat(config)
         if key in known and value != known[key]
     ]
-    whole = escape(json.dumps(finite(run.record["config"]), indent=1, ensure_ascii=False, sort_keys=True, allow_nan=False))
+    whole = "\n".join([f"{escape(key)}: {_plain(value)}" for key, value in _flat(run.record["config"])])
     table = _grid("Settings that are not the default", ["setting", "here", "default"], [("", rows)]) if rows else ""
     return f"{table}<details><summary>The whole config, seed {run.seed}</summary><pre>{whole}</pre></details>"
 
 
 def _plain(value: Any) -> str:
-    return escape(json.dumps(finite(value), ensure_ascii=False) if not isinstance(value, str) else value)
+    """A setting as it would stand in a config, escaped."""
+    if isinstance(value, str):
+        return escape(value)
+    if isinstance(value, list | dict):
+        return escape(json.dumps(finite(value), ensure_ascii=False))
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _machine(runs: Sequence[Run]) -> str:
     """Where each seed ran and with what; one column where that was the same for all."""
-    flat = [dict(_flat(run.record.get("provenance") or {})) for run in runs]
+    found = [dict(run.record.get("provenance") or {}) for run in runs]
     names = [f"seed {run.seed}" for run in runs]
-    finished = [str(each.pop("finished", "")) for each in flat]
-    if all(each == flat[0] for each in flat):
-        flat, names = flat[:1], ["all seeds" if len(runs) > 1 else names[0]]
+    finished = [str(each.pop("finished", "")) for each in found]
+    if all(each == found[0] for each in found):
+        found, names = found[:1], ["all seeds" if len(runs) > 1 else names[0]]
+    flat = [dict(_flat(each)) for each in found]
     rows = [
         [escape(name.replace(".", ": ")), *("" if each.get(name) is None else _plain(each[name]) for each in flat)]
         for name in dict.fromkeys(name for each in flat for name in each)
