@@ -195,3 +195,21 @@ def test_a_table_of_our_own_has_every_row_of_the_sweep_and_no_verdicts(tmp_path:
     assert [row.id for row in table.rows] == ["Random init", "good", "bad", "aside"]
     assert cell(table, "aside", "linear.top1").display == "60.0" and cell(table, "aside", "linear.top1").verdict is None
     assert not table.published and KNN["name"] == "knn" and LINEAR["name"] == "linear"
+
+
+def test_the_data_of_the_published_rows_come_first(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.run("good", 0, numbers(60.0, 50.0, 0.8))
+    for seed in range(3):
+        project.run("Random init", seed, numbers(20.0, 20.0, 0.6), content="0" * 12)
+    first, second = (table for table in project.report().every if table.profile == "smoke")
+    assert first.data is not None and first.data.content == CONTENT and first.trained and not second.trained
+
+
+def test_a_row_that_a_profile_runs_on_other_data_is_not_in_the_table(tmp_path: Path) -> None:
+    sweep = SWEEP.replace("smoke: {seeds: [0, 1]}", "smoke: {seeds: [0, 1], rows: {bad: {data: {name: cifar10}}}}")
+    project = Project(tmp_path, sweep=sweep)
+    project.run("good", 0, numbers(60.0, 50.0, 0.8))
+    found = cell(at(project.report()), "bad")
+    assert found.verdict is not None and found.display == "-"
+    assert found.verdict.sentence == "profile smoke runs this row on cifar10, the table is about shapes"
