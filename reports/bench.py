@@ -20,11 +20,12 @@ HEADER = ("what", "ours", "beside", "its number", "ratio", "goal", "")
 NUMERIC = (False, True, False, True, True, False, False)
 TITLES = {
     "bench": "Speed of the loaders", "steps": "Time of a training step", "evaluation": "Speed of the evaluation",
-    "launching": "Cost of planning and launching",
+    "launching": "Cost of planning and launching", "reporting": "Cost of a report",
 }  # fmt: skip
 _STEP = "step of "
 _EVALUATION = ("kNN", "health telemetry")
 _LAUNCHING = ("planning", "launching", "from the command")
+_REPORTING = "report on "
 _OURS = "Retable"
 MISSING = "Not measured yet: `make bench` measures, and `--json reports/records/bench/NAME.json` keeps the record."
 _SCHEMA = 1
@@ -61,7 +62,13 @@ def newest(folder: Path) -> tuple[dict[str, Bench], tuple[str, ...]]:
         except InputError as error:
             problems.append(str(error))
     found = {}
-    for name, show in (("bench", _shown), ("steps", _steps), ("evaluation", _evaluation), ("launching", _launching)):
+    for name, show in (
+        ("bench", _shown),
+        ("steps", _steps),
+        ("evaluation", _evaluation),
+        ("launching", _alone),
+        ("reporting", _alone),
+    ):
         having = [part for record in records if (part := _part(record, name))["results"]]
         if having:
             found[name] = show(max(having, key=lambda record: record["date"]))
@@ -88,6 +95,8 @@ def _table(bench: str) -> str:
         return "steps"
     if bench.startswith(_LAUNCHING):
         return "launching"
+    if bench.startswith(_REPORTING):
+        return "reporting"
     return "evaluation" if bench.startswith(_EVALUATION) else "bench"
 
 
@@ -165,7 +174,7 @@ def _evaluation(record: dict[str, Any]) -> Bench:
     return Bench(tuple(rows), (*_where(record, _OURS), *_details(record)))
 
 
-def _launching(record: dict[str, Any]) -> Bench:
+def _alone(record: dict[str, Any]) -> Bench:
     """A row for every line of ours, with a peer or without; how each was measured in the notes."""
     lines: list[dict[str, Any]] = record["results"]
     peers = {(line["bench"], line["subject"]): line for line in lines if not line["subject"].startswith(_OURS)}

@@ -109,7 +109,8 @@ def write(
         for ending, text in _formats(tables, report).items():
             _write(out / "tables" / f"{name}.{ending}", text)
     notes, registry = departures.gather(), read_references(references)
-    site = Site(out, report, also=["methods/index.html", "speed.html", "departures.html"])
+    also = ["methods/index.html", *(["speed.html"] if measured else []), "departures.html"]
+    site = Site(out, report, also=also)
     drawings = {slug: [drawn[sketch.name] for sketch in found] for slug, found in sketched.items()}
     pages.write(site, drawings, measured or {}, notes, (), problems, {name: len(cells) for name, cells in registry.items()})
     methods.write(site)

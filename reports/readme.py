@@ -93,10 +93,15 @@ def _short(table: Table) -> str:
 
 
 def claims_overview(report: Report) -> str:
-    """The overview of claims as a Markdown table."""
+    """The claims of which something has run, at the scales at which something has, as a Markdown table."""
     scopes, lines = overview(report)
-    rows = [[escape(line.claim.says), *(escape(line.words.get(scope, "")) for scope in scopes)] for line in lines]
-    header = ["claim", *(escape(scope.shown(scopes)) for scope in scopes)]
+    lines = [line for line in lines if any(words not in ("", "not run") for words in line.words.values())]
+    scopes = [scope for scope in scopes if any(line.words.get(scope, "") not in ("", "not run") for line in lines)]
+    rows = [
+        [escape(line.table.paper), escape(line.claim.says), *(escape(line.words.get(scope, "")) for scope in scopes)]
+        for line in lines
+    ]
+    header = ["paper", "claim", *(escape(scope.shown(scopes)) for scope in scopes)]
     return grid(header, rows, [False] * len(header))
 
 

@@ -19,7 +19,7 @@ from benchmark.bench.show import show
 from benchmark.errors import InputError
 
 OK, BAD_INPUT, STOPPED = 0, 2, 130
-PARTS = ("loader", "startup", "memory", "step", "health", "knn", "plan", "overhead")
+PARTS = ("loader", "startup", "memory", "step", "health", "knn", "plan", "overhead", "report")
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -92,6 +92,10 @@ def _main(args: argparse.Namespace) -> int:
                 from benchmark.bench import overhead
 
                 found, words = overhead.run(cache, overhead.QUICK if args.quick else overhead.Effort(), announce), {}
+            elif part == "report":
+                from benchmark.bench import reporting
+
+                found, words = reporting.run(reporting.QUICK if args.quick else reporting.Effort(), announce), {}
             elif part == "startup":
                 found, words = startup.run(args.data, cache, repetitions, announce)
             else:
