@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from benchmark.errors import InputError
 from benchmark.store.record import storage_error
-from reports import departures, render_csv, render_json, render_latex, render_markdown
+from reports import against, audit, cost, departures, render_csv, render_json, render_latex, render_markdown
 from reports.assemble import Report, assemble
+from reports.audit import read_audit
 from reports.bench import Bench
 from reports.evidence import read_evidence
 from reports.planned import Plan, read_plan
@@ -93,14 +94,18 @@ def write(
     Raises InputError when the folder cannot be written.
     """
     from reports.figures import render, sketches, undrawn
-    from reports.site import Site, methods, pages
+    from reports.site import Site, pages
+    from reports.site import against as comparison_page
+    from reports.site import cost as cost_page
+    from reports.site import methods as method_pages
 
     told: list[str] = []
+    costs = cost.gather(report)
     sketched = {table.slug: sketches(table, report.runs) for table in report.tables} if figures else {}
     drawn: dict[str, Drawing] = {}
     if figures:
         _folder(out / "figures")
-        wanted = [sketch for found in sketched.values() for sketch in found]
+        wanted = [sketch for found in (*sketched.values(), costs.sketches) for sketch in found]
         print_too = pdf or undrawn(wanted, out / "figures") <= _PDFS
         drawn = render(wanted, out / "figures", print_too)
         if not print_too:
@@ -109,12 +114,19 @@ def write(
         for ending, text in _formats(tables, report).items():
             _write(out / "tables" / f"{name}.{ending}", text)
     notes, registry = departures.gather(), read_references(references)
-    also = ["methods/index.html", *(["speed.html"] if measured else []), "departures.html"]
-    site = Site(out, report, also=also)
+    findings = read_audit(references, registry)
+    has = {"speed.html": bool(measured), "audit.html": bool(findings), "against.html": other is not None}
+    pages_there = [name for name, there in has.items() if there]
+    site = Site(out, report, also=["methods/index.html", "cost.html", "departures.html", *pages_there])
     drawings = {slug: [drawn[sketch.name] for sketch in found] for slug, found in sketched.items()}
-    pages.write(site, drawings, measured or {}, notes, (), problems, {name: len(cells) for name, cells in registry.items()})
-    methods.write(site)
-    _write(out / "departures.md", departures.markdown(notes))
+    cells = {name: len(found) for name, found in registry.items()}
+    pages.write(site, drawings, measured or {}, notes, findings, problems, cells)
+    method_pages.write(site)
+    cost_page.write(site, costs, drawn)
+    if other is not None:
+        comparison_page.write(site, against.compare(report, other, "this store", other_name))
+    site.write("departures.md", departures.markdown(notes))
+    site.write("audit.md", audit.markdown(findings))
     site.finish()
     return out / "index.html", tuple(told)
 
