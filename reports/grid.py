@@ -62,11 +62,11 @@ def _several(table: Table) -> Grid:
     for column in table.columns:
         if column.kind == "published":
             headings += [
-                Heading("paper", group=column.header),
-                Heading("ours", group=column.header),
+                Heading("paper", group=_better(column.header, column)),
+                Heading("ours", group=_better(column.header, column)),
             ]
         else:
-            headings.append(Heading(column.header))
+            headings.append(Heading(_better(column.header, column)))
     headings.append(Heading("n"))
     rows = []
     for row in table.rows:
@@ -83,10 +83,16 @@ def _several(table: Table) -> Grid:
 
 def _ours(column: Column, published: list[int]) -> str:
     """Of the published column our measure, whose name may be another one than the paper's."""
+    text = column.header
     if column.kind == "published" and column.metric is not None:
         unit = column.metric.unit
-        return f"{column.metric.label} {unit}".strip() if unit != "AP" else column.metric.label
-    return column.header
+        text = f"{column.metric.label} {unit}".strip() if unit != "AP" else column.metric.label
+    return _better(text, column)
+
+
+def _better(text: str, column: Column) -> str:
+    """With an arrow to the better end."""
+    return f"{text} {column.metric.arrow}".strip() if column.metric else text
 
 
 def _shown(row: Row, place: int) -> str:

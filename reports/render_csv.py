@@ -1,4 +1,4 @@
-"""Tables as CSV for a spreadsheet or a script: one line per cell, numbers unrounded.
+"""Tables as CSV for a spreadsheet or a script: one line per cell, numbers to six digits. `settings` reads name=value; ...
 
 A value that does not exist is an empty field: never NaN, never a word in a number's place. A text that a spreadsheet would take
 for a formula (it begins with = + - @ or a control character) gets an apostrophe before it; numbers stay numbers.
@@ -42,7 +42,7 @@ def _line(table: Table, row: Row, column: Column, entry: Entry) -> dict[str, str
         "data": table.data.name if table.data else "",
         "content": table.data.content if table.data else "",
         "row": row.label,
-        "settings": " / ".join(row.settings),
+        "settings": "; ".join(f"{name}={value}" for name, value in zip(table.settings, row.settings, strict=True) if value),
         "column": column.label,
         "kind": column.kind,
         "metric": entry.metric.id if entry.metric else "",
@@ -74,4 +74,4 @@ def _safe(line: dict[str, str]) -> dict[str, str]:
 
 def _text(text: str) -> str:
     flat = " ".join(text.split())
-    return f"'{flat}" if flat[:1] in ("=", "+", "-", "@") and flat != "-" else flat
+    return f"'{flat}" if flat[:1] in ("=", "+", "-", "@") else flat

@@ -13,7 +13,7 @@ from reports.table import Table
 HEAD = "% Needs \\usepackage{booktabs,graphicx} in the preamble of a document in UTF-8.\n"
 _PAGE = 120  # characters across: of a wider grid, parts stand below one another
 _HIGH = 22  # rows: what must be known about a higher table stands below it, so that it fits on a page
-_FITS = 78  # characters of \small text across a page of ordinary margins; a wider table is scaled down
+_FITS = 72  # characters of \small text across a page of ordinary margins; a wider table is scaled down
 
 
 def render_table(table: Table) -> str:

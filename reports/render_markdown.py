@@ -9,7 +9,7 @@ from reports import captions
 from reports.grid import grid as layout
 from reports.table import Table
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$]|&(?=#?\w+;))")  # an ampersand alone is itself, &lt; would become another sign
 
 
 def escape(text: str) -> str:

@@ -59,6 +59,7 @@ def _single(table: Table, wide: bool) -> Grid:
     grid = _grid()
     published = [i for i, column in enumerate(table.columns) if column.kind == "published"]
     others = [i for i, column in enumerate(table.columns) if i not in published]
+    explained = wide and any(captions.why(row, table) for row in table.rows)
     shown = [i for i in others if wide or not published or table.columns[i].metric is COLLAPSE]
     documented = any(entry.reference and entry.reference.document for row in table.rows for entry in row.cells)
     grid.add_column("row", ratio=1, min_width=16)
@@ -66,13 +67,13 @@ def _single(table: Table, wide: bool) -> Grid:
         grid.add_column("paper", justify="right", no_wrap=True)
         if documented:
             grid.add_column("doc.", justify="right", no_wrap=True)
-        grid.add_column(f"ours {_unit(table.columns[place])}".strip(), justify="right")
+        grid.add_column(_header("ours", table.columns[place]), justify="right")
     for place in shown:
-        grid.add_column(table.columns[place].label, justify="right")
+        grid.add_column(_header(table.columns[place].label, table.columns[place]), justify="right")
     grid.add_column("n", justify="right", no_wrap=True)
     if published:
         grid.add_column("verdict", no_wrap=True)
-        if wide:
+        if explained:
             grid.add_column("why", ratio=2)
     for row in table.rows:
         cells = [Text(row.name)]
@@ -89,7 +90,7 @@ def _single(table: Table, wide: bool) -> Grid:
             entry = row.entries[published[0]]
             kind = entry.verdict.kind if entry and entry.verdict else ""
             cells.append(Text(entry.outcome if entry else "", style=_STYLES.get(kind, "")))
-            if wide:
+            if explained:
                 cells.append(Text(captions.why(row, table), style="dim"))
         grid.add_row(*cells)
     return grid
@@ -107,7 +108,7 @@ def _several(table: Table, width: int) -> list[Grid]:
         grid = _grid()
         grid.add_column("row", ratio=1, min_width=12)
         for place in some:
-            grid.add_column(table.columns[place].label, justify="right")
+            grid.add_column(_header(table.columns[place].label, table.columns[place]), justify="right")
         for row in table.rows:
             grid.add_row(Text(row.name), *(_pair(row.entries[place]) for place in some))
         grids.append(grid)
@@ -118,8 +119,10 @@ def _grid() -> Grid:
     return Grid(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
 
 
-def _unit(column: Column) -> str:
-    return column.metric.unit if column.metric and column.metric.unit != "AP" else ""
+def _header(text: str, column: Column) -> str:
+    """With the unit, which an AP carries in its name, and an arrow to the better end."""
+    unit = column.metric.unit if column.metric and column.metric.unit != "AP" and column.metric.unit not in text else ""
+    return " ".join(part for part in (text, unit, column.metric.arrow if column.metric else "") if part)
 
 
 def _pair(entry: Entry | None) -> Text:

@@ -1,4 +1,4 @@
-"""The golden table: a sweep of ten toy rows at two profiles, its records on disk, and the files they must render to.
+"""The golden tree: a small project with two sweeps and three tables, records of every kind, and the files they must render to.
 
 python -m tests.reports.toy      writes golden/expected anew; look at the difference before committing it
 """
@@ -6,86 +6,100 @@ python -m tests.reports.toy      writes golden/expected anew; look at the differ
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reports import render_csv, render_latex, render_markdown
-from reports.assemble import Report, assemble
-from reports.evidence import experiment_key, read_evidence
-from reports.planned import Plan, PlannedRow, Profile
-from reports.reference import read_references
-from reports.spec import read_tables
-from tests.reports.builder import PROTOCOLS, config, curves, numbers, write_run
+from benchmark.plan.sweep import DataIdentity, load_sweep
+from reports import build, render_csv, render_json, render_latex, render_markdown
+from reports.assemble import Report
+from reports.site import Site, tables
+from tests.reports.builder import numbers, write_run
 
 GOLDEN = Path(__file__).parent / "golden"
-NAMES = ("same", "other", "near", "single", "zero", "lost", "absent", "random")
-RENDERERS = {"md": render_markdown.render, "tex": render_latex.render, "csv": render_csv.render}
+CONTENT, OTHER_CONTENT = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
+RENDERERS = {
+    "md": render_markdown.render,
+    "tex": render_latex.render,
+    "csv": render_csv.render,
+    "json": render_json.render,
+}
 
 
-def settings(row: str, profile: str, seed: int, **more: Any) -> dict[str, Any]:
-    method = "random" if row == "random" else "byol"
-    epochs = 10 if profile == "imagenet" else 1
-    return config(method, seed, **({"name": "toy", "epochs": epochs, "row": row, "encoder": {"name": "net"}} | more))
+def sources(store: Path) -> build.Sources:
+    return build.Sources([store], GOLDEN, GOLDEN / "tables", GOLDEN / "reference")
 
 
-def plan() -> Plan:
-    profiles = {}
-    for profile in ("smoke", "imagenet"):
-        base = f"python -m benchmark.run sweeps/toy.yaml --profile {profile}"
-        rows = {}
-        for name in NAMES:
-            one = settings(name, profile, 0)
-            rows[name] = PlannedRow(
-                name=name,
-                key=experiment_key(one),
-                method=one["method"],
-                version=1,
-                config=one,
-                protocols={str(protocol["name"]): protocol for protocol in PROTOCOLS},
-                seeds=(0, 1, 2),
-                command=f"{base} --only row={name}",
-            )
-        profiles[profile] = Profile(profile, f"the {profile} scale", rows, base)
-    return Plan("Is this a toy?", NAMES, profiles)
+def report(store: Path) -> Report:
+    return build.load(sources(store))
 
 
-def report(store: Path, profile: str | None = None) -> Report:
-    specs = read_tables(GOLDEN / "tables", read_references(GOLDEN / "reference"))
-    return assemble(specs, {"sweeps/toy.yaml": plan()}, read_evidence([store]), profile)
+def write(
+    store: Path,
+    sweep: str,
+    row: str,
+    seed: int,
+    metrics: dict[str, dict[str, float]],
+    content: str = CONTENT,
+    version: int | None = None,
+    change: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    **more: Any,
+) -> str:
+    """One record of a row of a golden sweep at the paper's profile; `version` of its method if not today's."""
+    images = {"cifar10": DataIdentity("cifar10", content)}
+    planned = load_sweep(GOLDEN / "sweeps" / f"{sweep}.yaml").expand("cifar10", images, [seed])
+    (cell,) = next(each for each in planned if each.name == row).cells
+    settings = cell.config | ({} if version is None else {"version": version})
+    protocols = tuple(change(protocol) for protocol in cell.protocols)
+    return write_run(store, settings, metrics, protocols=protocols, note="raw pixels", **more)
+
+
+def _older(protocol: dict[str, Any]) -> dict[str, Any]:
+    """The linear probe as it was once: its numbers are not those of today's."""
+    return protocol | ({"version": 0} if protocol["name"] == "linear" else {})
 
 
 def write_store(store: Path) -> None:
-    """Every kind of row at the paper's profile; a second data set, an older method version and an older protocol beside it."""
+    """Every kind of row; a second data set, an older version of a method and an older protocol beside it."""
 
-    def run(name: str, seed: int, linear: float, std: float, profile: str = "imagenet", **more: Any) -> None:
-        made = settings(name, profile, seed, **more)
-        write_run(store, made, numbers(linear, linear - 1.5, std), series=curves(4.0, 1.0, std, points=5), note="toy images")
+    def heads(row: str, seed: int, linear: float, std: float, **more: Any) -> None:
+        write(store, "heads", row, seed, numbers(linear, max(0.0, linear - 1.5), std), departures=("no color jitter_",), **more)
 
     for seed in range(3):
-        run("same", seed, 57.5 + 0.2 * seed, 0.84 + 0.02 * seed)
-        run("other", seed, 40.0 + 0.1 * seed, 0.8)
-        run("near", seed, 48.0 + 1.5 * seed, 0.7)
-        run("zero", seed, 0.0, 0.01 * seed)
-        run("random", seed, 49.0 + 0.1 * seed, 0.6)
-        write_run(store, settings("lost", "imagenet", seed), {}, status="diverged")
-    run("single", 0, 48.3, 0.05)
-    run("same", 0, 12.0, 0.3, content="bbbbbbbbbbbb")
-    run("same", 3, 11.0, 0.3, version=0)
-    old = (PROTOCOLS[0], {"name": "linear", "version": 0}, PROTOCOLS[2])
-    write_run(store, settings("other", "imagenet", 3), numbers(99.0, 38.5, 0.8), protocols=old)
+        heads("same", seed, 57.5 + 0.2 * seed, 0.84 + 0.02 * seed)
+        heads("other", seed, 40.0 + 0.1 * seed, 0.8)
+        heads("near", seed, 48.0 + 1.5 * seed, 0.7)
+        heads("zero", seed, 0.0, 0.01 * seed)
+        heads("Random init", seed, 9.0 + 0.1 * seed, 0.6)
+        write(store, "heads", "lost", seed, {}, status="diverged")
+    heads("single", 0, 48.3, 0.05)
+    heads("same", 0, 12.0, 0.3, content=OTHER_CONTENT)
+    heads("same", 3, 11.0, 0.3, version=0)
+    write(store, "heads", "other", 3, numbers(99.0, 38.8, 0.8), change=_older)
+    for seed in range(2):
+        for row, value in (("short", 50.1), ("long", 59.9), ("large short", 40.0), ("large long", 45.0)):
+            write(store, "lengths", row, seed, numbers(value + 0.1 * seed, value - 3.0, 0.8))
 
 
 def rendered(store: Path) -> dict[str, str]:
-    """The text of every format, by its file ending."""
-    tables = report(store).tables
-    return {ending: render(tables) for ending, render in RENDERERS.items()}
+    """The text of every file, by its name."""
+    found = report(store)
+    assert found.problems == ()
+    texts = {f"{name}.{ending}": render(shown) for name, shown in found.by_id.items() for ending, render in RENDERERS.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        tables.write(Site(Path(folder), found), {})
+        return texts | {path.name: path.read_text(encoding="utf-8") for path in Path(folder).glob("tables/*.html")}
 
 
 def main() -> None:
+    """Write what is expected, and nothing that is not."""
     with tempfile.TemporaryDirectory() as folder:
         write_store(Path(folder))
-        for ending, text in rendered(Path(folder)).items():
-            (GOLDEN / "expected" / f"toy.{ending}").write_text(text, encoding="utf-8")
+        texts = rendered(Path(folder))
+    for path in (GOLDEN / "expected").iterdir():
+        path.unlink()
+    for name, text in texts.items():
+        (GOLDEN / "expected" / name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
