@@ -125,6 +125,10 @@ class Site:
                 ):
                     path.unlink()
 
+    def has(self, path: str) -> bool:
+        """Whether a file lies in the folder of the site, whoever wrote it."""
+        return (self.out / path).is_file()
+
     def table(self, table: Table | str) -> str:
         """The page of a published table; of one of its profiles the place on that page."""
         if isinstance(table, str):
@@ -134,16 +138,6 @@ class Site:
     def evidence(self, run: str) -> str:
         """The place where the evidence of one run stands, beside the other seeds of its training."""
         return f"{self.training(self.report.runs[run].key)}#{quote(run)}"
-
-    @staticmethod
-    def chip(words: str) -> Markup:
-        """See `chip`."""
-        return chip(words)
-
-    @staticmethod
-    def command(text: str) -> Markup:
-        """See `command`."""
-        return command(text)
 
     @staticmethod
     def training(key: str) -> str:

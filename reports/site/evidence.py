@@ -179,7 +179,13 @@ def _words(value: Any) -> str:
     if not isinstance(value, dict):
         return ""
     plain = {name: each for name, each in value.items() if name != "name" and not isinstance(each, list | dict)}
-    return ", ".join(f"{name} {each:g}" if isinstance(each, float) else f"{name} {each}" for name, each in plain.items())
+    return ", ".join(f"{name} {_short(each)}" for name, each in plain.items())
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _pictures(site: Site, runs: Sequence[Run]) -> str:

@@ -110,6 +110,13 @@
     code.after(" ", button);
   }
 
+  // What does not scroll need not be reached with the tab key.
+  function reachable() {
+    for (const box of document.querySelectorAll(".scroll")) {
+      if (box.scrollWidth > box.clientWidth) box.tabIndex = 0; else box.removeAttribute("tabindex");
+    }
+  }
+
   // A link into something folded opens it.
   function reveal() {
     const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
@@ -123,6 +130,8 @@
     document.querySelectorAll("table.sortable").forEach(sortable);
     document.querySelectorAll("table.filtered").forEach(filtered);
     document.querySelectorAll("code.command").forEach(copyable);
+    reachable();
+    addEventListener("resize", reachable);
     reveal();
   });
   addEventListener("hashchange", reveal);

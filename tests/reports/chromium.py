@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOUND = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-_QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
+_QUIET = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"),
+    *("--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND", "--allow-file-access-from-files"),
+)
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,7 @@ def show(page: Path, profile: Path, *flags: str, script: str = "") -> Shown:
             " document.documentElement.dataset.said = said; });</script></body>"
         )
         target.write_text(page.read_text(encoding="utf-8").replace("</body>", driver), encoding="utf-8")
-    command = [str(FOUND), *_QUIET, "--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND",
-               "--allow-file-access-from-files", f"--user-data-dir={profile}", *flags, "--dump-dom", target.as_uri()]  # fmt: skip
+    command = [str(FOUND), *_QUIET, *flags, f"--user-data-dir={profile}", "--dump-dom", target.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=90)
     if script:
         target.unlink()

@@ -9,8 +9,9 @@ import pytest
 
 from methods import departures as notes
 from reports import __main__ as reports_main
-from reports import departures, render_html
+from reports import departures
 from reports.build import ROOT
+from reports.site import Site, pages
 from tests.reports import toy
 
 
@@ -48,15 +49,15 @@ def test_a_note_ends_where_another_begins_or_the_comment_ends(tmp_path: Path) ->
 
 def test_text_is_escaped_in_both_formats(tmp_path: Path) -> None:
     source = departures.Source("methods/x.py", "X <b>", (notes.Departure("methods/x.py", 1, "Not <i>this</i> but a_b*c."),))
-    empty = toy.report(tmp_path)
-    page = render_html.render(empty, {}, None, [source])
-    assert "Not &lt;i&gt;this&lt;/i&gt; but a_b*c." in page and '<a href="#departures">' in page
+    site = Site(tmp_path / "site", toy.report(tmp_path), also=["departures.html"])
+    pages.write(site, {}, {}, [source], ())
+    page = (tmp_path / "site" / "departures.html").read_text()
+    assert "Not &lt;i&gt;this&lt;/i&gt; but a_b*c." in page and "X &lt;b&gt;" in page
     assert r"- Not \<i\>this\</i\> but a\_b\*c." in departures.markdown([source])
-    assert "#departures" not in render_html.render(empty, {})
 
 
 def test_the_report_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert reports_main.main(["--records", str(tmp_path), "--out", str(tmp_path / "out"), "--no-figures"]) == 0
     sentence = "The target starts as a copy of the online network"
     assert sentence in (tmp_path / "out" / "departures.md").read_text()
-    assert sentence in (tmp_path / "out" / "index.html").read_text()
+    assert sentence in (tmp_path / "out" / "departures.html").read_text()

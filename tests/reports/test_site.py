@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from reports import bench, build, departures
 from reports.assemble import Report
 from reports.site import Site, downloads, pages
+from tests.reports import golden_site
 from tests.reports.builder import curves, numbers
 from tests.reports.chromium import FOUND, framed, said, show
 from tests.reports.pages import Page, faults
@@ -127,6 +129,29 @@ def test_text_of_tables_registry_and_records_cannot_break_a_page(tmp_path: Path)
     assert "a &lt;script&gt;alert(1)&lt;/script&gt; &amp; &#34;b&#34; | &#39;c&#39; {{ d }} %: wrong" in front
 
 
+def test_the_golden_pages(tmp_path: Path) -> None:
+    """After a change that is meant: python -m tests.reports.golden_site, and look at the difference."""
+    expected = golden_site.EXPECTED
+    made = golden_site.pages(tmp_path)
+    assert set(made) == {path.relative_to(expected).as_posix() for path in expected.rglob("*.html")}
+    for name, text in made.items():
+        assert text == (expected / name).read_text(encoding="utf-8"), name
+
+
+def test_pictures_of_evaluations_are_copied_beside_the_page(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    run = project.run("good", 0, numbers(60.0, 50.0))
+    (record,) = (project.store / "cells" / run / "evaluations").glob("knn-*.json")
+    names = ["../../../secret.png", "knn 'a'.png", "gone.png", "page.html"]
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"pictures": names}))
+    for name in names[1:2] + names[3:]:
+        (record.parent / name).write_bytes(b"\x89PNG picture")
+    (tmp_path / "secret.png").write_bytes(b"not of this run")
+    write(project.report(), tmp_path / "site")
+    assert [path.name for path in (tmp_path / "site" / "runs" / "pictures").iterdir()] == [f"{run}-knn 'a'.png"]
+    assert faults(tmp_path / "site") == []
+
+
 def test_problems_stand_on_top(tmp_path: Path) -> None:
     project = Project(tmp_path)
     (project.store / "cells" / "byol-000000000000").mkdir(parents=True)
@@ -221,7 +246,9 @@ def test_light_and_dark_follow_the_system_until_one_is_chosen(toy: Path, tmp_pat
 
 
 @browser
-@pytest.mark.parametrize("name", ["index.html", "tables/byol_norm_table1.html", "tables/simclr_augmentation.html", "speed.html"])
+@pytest.mark.parametrize(
+    "name", ["index.html", "tables/byol_norm_table1.html", "tables/simclr_augmentation.html", "speed.html"]
+)
 def test_a_phone_scrolls_in_one_direction_only(committed: tuple[Path, Report], tmp_path: Path, name: str) -> None:
     width = framed(committed[0] / name, tmp_path / "profile", 360, "return document.documentElement.scrollWidth")
     assert int(width) <= 360
