@@ -13,6 +13,8 @@ from reports.table import Table
 HEAD = "% Needs \\usepackage{booktabs,graphicx} in the preamble of a document in UTF-8.\n"
 _PAGE = 120  # characters across: of a wider grid, parts stand below one another
 _HIGH = 22  # rows: what must be known about a higher table stands below it, so that it fits on a page
+_LONGEST = 36  # characters of a cell of words on one line
+_BROKEN = r"p{5cm}"
 _FITS = 72  # characters of \small text across a page of ordinary margins; a wider table is scaled down
 
 
@@ -87,11 +89,13 @@ def _widths(found: Grid) -> list[int]:
     wide as paper and ours together."""
     halves = [-(-len(heading.group) // 2) for heading in found.headings]
     names = [max(map(len, _lines(heading.text))) for heading in found.headings]
-    return [max(names[i], halves[i], *(len(row[i]) for row in found.rows)) + 2 for i in range(len(names))]
+    cells = [max((len(row[i]) for row in found.rows), default=0) for i in range(len(names))]
+    return [max(names[i], halves[i], min(cells[i], _LONGEST)) + 2 for i in range(len(names))]
 
 
 def _tabular(found: Grid) -> list[str]:
-    columns = "".join("r" if heading.numeric else "l" for heading in found.headings)
+    long = _long(found)
+    columns = "".join(_BROKEN if i in long else ("r" if heading.numeric else "l") for i, heading in enumerate(found.headings))
     wide = sum(_widths(found)) > _FITS
     lines = [(r"\resizebox{\linewidth}{!}{%" + "\n" if wide else "") + rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
     if found.groups:
@@ -100,10 +104,19 @@ def _tabular(found: Grid) -> list[str]:
         *lines,
         " & ".join(_header(heading.text) for heading in found.headings) + r" \\",
         r"\midrule",
-        *(" & ".join(_cell(cell) for cell in row) + r" \\" for row in found.rows),
+        *(
+            " & ".join(r"\raggedright " * (i in long) + _cell(cell) for i, cell in enumerate(row)) + r" \\"
+            for row in found.rows
+        ),
         r"\bottomrule",
         r"\end{tabular}" + ("}" if wide else ""),
     ]
+
+
+def _long(found: Grid) -> set[int]:
+    """The columns of words whose cells go over several lines; never the last, in which raggedright would need another end."""
+    inner = range(len(found.headings) - 1)
+    return {i for i in inner if not found.headings[i].numeric and any(len(row[i]) > _LONGEST for row in found.rows)}
 
 
 def _groups(found: Grid) -> list[str]:

@@ -63,9 +63,7 @@ def test_the_golden_tables(texts: dict[str, str], name: str) -> None:
 
 def test_every_table_has_every_format(texts: dict[str, str]) -> None:
     names = {
-        f"{table}.{ending}"
-        for table in ("toy_heads", "toy_lengths", "toy_missing")
-        for ending in ["md", "tex", "csv", "json", "html"]
+        f"{table}.{ending}" for table in ("toy_heads", "toy_lengths", "toy_missing") for ending in ["md", "tex", "csv", "json"]
     }
     assert set(texts) == set(EXPECTED) == names
 
@@ -133,8 +131,8 @@ def test_other_data_is_another_table_and_older_records_are_left_out(toy: Report,
 
 def test_every_row_that_has_not_run_carries_its_command(texts: dict[str, str]) -> None:
     for table, row in (("toy_heads", "later"), ("toy_lengths", "huge")):
-        for ending in ("md", "csv", "json", "html", "tex"):
-            text = re.sub(r"<[^>]*>|\{\}", "", texts[f"{table}.{ending}"])
+        for ending in ("md", "csv", "json", "tex"):
+            text = re.sub(r"\{\}", "", texts[f"{table}.{ending}"])
             assert f"--only row={row}" in text, ending
 
 

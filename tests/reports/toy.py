@@ -13,7 +13,6 @@ from typing import Any
 from benchmark.plan.sweep import DataIdentity, load_sweep
 from reports import build, render_csv, render_json, render_latex, render_markdown
 from reports.assemble import Report
-from reports.site import Site, tables
 from tests.reports.builder import numbers, write_run
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -82,13 +81,10 @@ def write_store(store: Path) -> None:
 
 
 def rendered(store: Path) -> dict[str, str]:
-    """The text of every file, by its name."""
+    """The text of every file, by its name. (The pages: tests.reports.golden_site.)"""
     found = report(store)
     assert found.problems == ()
-    texts = {f"{name}.{ending}": render(shown) for name, shown in found.by_id.items() for ending, render in RENDERERS.items()}
-    with tempfile.TemporaryDirectory() as folder:
-        tables.write(Site(Path(folder), found), {})
-        return texts | {path.name: path.read_text(encoding="utf-8") for path in Path(folder).glob("tables/*.html")}
+    return {f"{name}.{ending}": render(shown) for name, shown in found.by_id.items() for ending, render in RENDERERS.items()}
 
 
 def main() -> None:
