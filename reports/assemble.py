@@ -112,8 +112,8 @@ def _tables(spec: TableSpec, plan: Plan, profile: Profile, evidence: Evidence) -
     for key, members in runs.items():
         for run in members:
             seen[run.data] = seen.get(run.data, 0) + (key not in own)
-    ranked = sorted(seen, key=lambda data: (-seen[data], data))
-    return [_table(spec, plan, profile, layout, runs, data) for data in ranked or [None]]
+    ranked: list[Data | None] = [*sorted(seen, key=lambda data: (-seen[data], data))] or [None]
+    return [_table(spec, plan, profile, layout, runs, data) for data in ranked]
 
 
 def _table(

@@ -129,14 +129,15 @@ def _own_rows(
 ) -> tuple[list[RowSpec], dict[str, dict[str, Filling]]]:
     """The bounds (untrained and supervised networks that the table does not have itself), or all rows of the sweep."""
     used = {filled.planned.key for of_row in fillings.values() for filled in of_row.values() if isinstance(filled, Filled)}
-    rows, found = [], {}
+    rows: list[RowSpec] = []
+    found: dict[str, dict[str, Filling]] = {}
     for planned in profile.rows.values():
         if spec.own == BOUNDS and (planned.method not in ("random", "supervised") or planned.key in used):
             continue
         note = "not a row of the paper" if spec.published else ""
         rows.append(RowSpec(planned.name, planned.name, planned.name, ("",) * len(spec.settings), {}, own=True, note=note))
         found[planned.name] = {"": Filled(planned)}
-    return rows, dict(found)
+    return rows, found
 
 
 def _home(fillings: Any) -> str:

@@ -237,7 +237,8 @@ def _column(document: Document, name: str, given: dict[str, Any]) -> ColumnSpec:
         derive = next(Derived(how, tuple(map(str, columns))) for how, columns in parts.items())
     named = raw.get("metric")
     several = named if isinstance(named, list) else [named] if named is not None else []
-    own, *others = [metric(each, document.at(*at, "metric")) for each in several] or [None]
+    measures = [metric(each, document.at(*at, "metric")) for each in several]
+    own, others = (measures[0], tuple(measures[1:])) if measures else (None, ())
     if sum((own is not None, derive is not None, bool(raw.get("missing")))) != 1:
         raise InputError(f"{document.at(*at)}: expected exactly one of metric:, derive: and missing: <why nothing measures it>")
     other = metric(raw["elsewhere"], document.at(*at, "elsewhere")) if raw.get("elsewhere") else own and stand_in(own)
@@ -247,9 +248,7 @@ def _column(document: Document, name: str, given: dict[str, Any]) -> ColumnSpec:
         words = section(document, place, ("points", "why"), ())
         margin, why = positive(document, (*place, "points"), words["points"]), str(words["why"])
     missing = str(raw.get("missing", ""))
-    return ColumnSpec(
-        name, str(raw.get("label", name)), own, other, derive, missing, margin, why, tuple(each for each in others if each)
-    )
+    return ColumnSpec(name, str(raw.get("label", name)), own, other, derive, missing, margin, why, others)
 
 
 def _rows(

@@ -83,11 +83,11 @@ def _asked_for(spec: TableSpec, table: Table) -> Iterator[tuple[str, int, str]]:
             continue
         wanted: dict[str, int] = {}
         if stated.verdict.more_seeds:
-            cells = [entry for point in claim.points if (entry := _cell(table, point.row, point.column))]
-            target = min((_count(entry) for entry in cells), default=0) + stated.verdict.more_seeds
-            wanted = {entry.training: target - _count(entry) for entry in cells}
-        elif stated.verdict.waits_for_baseline and table.baseline and (entry := _cell(table, table.baseline, "")):
-            wanted = {entry.training: 1}
+            cells = [found for point in claim.points if (found := _cell(table, point.row, point.column))]
+            target = min(map(_count, cells), default=0) + stated.verdict.more_seeds
+            wanted = {cell.training: target - _count(cell) for cell in cells}
+        elif stated.verdict.waits_for_baseline and table.baseline and (floor := _cell(table, table.baseline, "")):
+            wanted = {floor.training: 1}
         for training, more in wanted.items():
             if training and more > 0:
                 yield training, more, f"{stated.says.rstrip('.')}: {stated.verdict.sentence}"
