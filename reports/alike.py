@@ -1,4 +1,4 @@
-"""What must be alike before two numbers of one cell may be held against each other: version, protocol, for a cost the machine."""
+"""What must be alike before two numbers of one cell are held against each other: version, protocol, for a cost the machine."""
 
 from __future__ import annotations
 
