@@ -5,7 +5,11 @@
     paint.py         a sketch to SVG and PDF, in worker processes, and only where its data has changed
     numbers.py       the paper's numbers beside ours, row by row
     curves.py        what a training logged: loss, spread, kNN, health; MoCo v3's gradients
-    factors.py       heat map, bars, lines over a factor
+    heatmap.py       rows x columns, printed and coloured
+    bars.py          grouped bars
+    lines.py         accuracy over a factor
+    factors.py       what those three have in common
+    pictures.py      what evaluations drew: attention, embeddings
     cost.py          accuracy against the hours it took
 
 Every figure is written as SVG (text as text, ink in the colour of the page around it, so that it reads on a dark page too) and

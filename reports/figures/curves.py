@@ -4,12 +4,13 @@ range between them; one colour, dash and marker for each row."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from reports.evidence import Run
 from reports.figures.sketch import Sketch
-from reports.figures.style import OURS, PAPER, canvas, cut, legend_right, look, wide
+from reports.figures.style import INK, LINE, OURS, PAPER, axis, canvas, cut, heading, legend, legend_width, look
 from reports.table import Entry, Table
 
 if TYPE_CHECKING:
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST = 24  # rows; beyond that nobody tells lines apart
+# the first layer's gradient: a method's own name for it, or the loop's
+_FIRST = ("gradient_first", "gradient/encoder.patch_embed", "gradient/encoder.conv1")
 Curve = tuple[list[float], list[float]]  # epochs, values
+
+SPIKE: dict[str, Any] = {"color": INK, "marker": "v", "linestyle": "none", "markersize": 4.5, "markerfacecolor": "none"}
+_SPIKE, _AROUND = 4.0, 5  # so many times the median of this many points to either side
 
 BANDS = "Lines are means over random seeds, bands the range between seeds."
 
@@ -48,17 +54,19 @@ def neighbours(table: Table, runs: Mapping[str, Run]) -> Sketch | None:
 def instability(table: Table, runs: Mapping[str, Run]) -> Sketch | None:
     """MoCo v3's figures 1 to 6: dips of kNN, and spikes of the gradient that begin in the first layer."""
     panels = [
-        _panel("gradient norm, first layer", "gradient_first", "gradient/encoder.patch_embed", log=True),
-        _panel("gradient norm, all", "gradient_norm", log=True),
+        _panel("gradient norm, first layer", *_FIRST, log=True, spikes=True),
+        _panel("gradient norm, all", "gradient_norm", log=True, spikes=True),
         _panel("kNN on held-out images, %", "knn"),
         _panel("loss / first logged loss", "loss", relative=True),
     ]
-    says = f"{BANDS} A spike in the first layer before one of all gradients is where MoCo v3 sees instability begin."
+    says = f"{BANDS} A triangle marks a point of one training above {_SPIKE:g} times the median of the {2 * _AROUND} around it."
+    says += " A spike in the first layer before one of all gradients is where MoCo v3 sees instability begin."
     return _sketch(table, runs, "instability", "Instability", panels, says)
 
 
-def _panel(title: str, *keys: str, edges: bool = False, relative: bool = False, log: bool = False) -> dict[str, Any]:
-    return {"title": title, "keys": keys, "edges": edges, "relative": relative, "log": log}
+def _panel(title: str, *keys: str, **how: bool) -> dict[str, Any]:
+    """how: `edges` of the collapse statistic, `relative` to the first value, `log` scale, `spikes` marked."""
+    return {"title": title, "keys": keys, "edges": False, "relative": False, "log": False, "spikes": False} | how
 
 
 def _sketch(
@@ -72,7 +80,7 @@ def _sketch(
         lines = [(name, found) for name, members in trainings if (found := _line(members, panel))]
         if lines:
             kept = {key: panel[key] for key in ("title", "edges", "log")}
-            made.append(kept | {"lines": [[cut(name, 34), found] for name, found in lines]})
+            made.append(kept | {"lines": [[name, found] for name, found in lines]})
     if not made:
         return None
     low, high = table.thresholds.collapsed_below, table.thresholds.spread_above
@@ -103,15 +111,28 @@ def _line(members: Sequence[Run], panel: Mapping[str, Any]) -> dict[str, Any] | 
     curves = [curve for run in members if (curve := _curve(run, panel["keys"])) is not None]
     if panel["relative"]:
         curves = [(epochs, [value / values[0] for value in values]) for epochs, values in curves]
+    if panel["log"]:
+        curves = [(epochs, [value if value > 0 else math.nan for value in values]) for epochs, values in curves]
     if not curves:
         return None
+    spikes = [point for epochs, values in curves for point in _spikes(epochs, values)] if panel["spikes"] else []
     if any(epochs != curves[0][0] for epochs, _ in curves):
-        return {"each": [[epochs, values] for epochs, values in curves]}
+        return {"each": [[epochs, values] for epochs, values in curves], "spikes": spikes}
     columns = list(zip(*(values for _, values in curves), strict=True))
     mean = [math.fsum(column) / len(column) for column in columns]
     several = len(curves) > 1
     ends = [[min(column) for column in columns], [max(column) for column in columns]] if several else None
-    return {"epochs": curves[0][0], "mean": mean, "range": ends}
+    return {"epochs": curves[0][0], "mean": mean, "range": ends, "spikes": spikes}
+
+
+def _spikes(epochs: Sequence[float], values: Sequence[float]) -> list[list[float]]:
+    """(epoch, value) of the points that stand out from those around them."""
+    found = []
+    for place, value in enumerate(values):
+        around = [v for v in (*values[max(0, place - _AROUND) : place], *values[place + 1 : place + 1 + _AROUND]) if v == v]
+        if around and value > _SPIKE * statistics.median(around):
+            found.append([epochs[place], value])
+    return found
 
 
 def _curve(run: Run, keys: Sequence[str]) -> Curve | None:
@@ -136,51 +157,49 @@ def paint(data: dict[str, Any]) -> Figure:
     panels = data["panels"]
     names = list(dict.fromkeys(name for panel in panels for name, _ in panel["lines"]))
     styles = {name: look(number) for number, name in enumerate(names)}
+    shown = {name: cut(name, 2.5) for name in names}
     columns = len(panels) if len(panels) <= 3 else 2
-    each = 3.3 if columns < 3 else 2.5
+    each = 3.0 if columns < 3 else 2.4
     rows = -(-len(panels) // columns)
-    room = wide(names, 2.7) + 0.35
-    width, height = 0.7 + columns * each + room, max(rows * 2.75 + 0.3, 0.9 + 0.19 * len(names))
-    figure, axes = canvas(width, height, columns, rows, left=0.55, right=room + 0.1, top=0.3, bottom=0.45, between=0.55)
-    entries: dict[str, Any] = {}
-    for ax, panel in zip(axes, panels, strict=False):
+    room = legend_width(list(shown.values())) + 0.25
+    width, height = 0.55 + columns * (each + 0.55) - 0.3 + room, max(rows * 2.9, 0.5 + LINE * len(names))
+    figure, axes = canvas(width, height, columns, rows, left=0.5, right=room + 0.05, top=0.32, bottom=0.5, between=0.5)
+    for number, (ax, panel) in enumerate(zip(axes, panels, strict=False)):
         for name, line in panel["lines"]:
-            entries.setdefault(name, _plot(ax, line, styles[name]))
-        ax.set(xlabel="epoch", title=panel["title"])
+            _plot(ax, line, styles[name], f"{names.index(name)}-{number}")
         ax.set_xlim(left=0)
         if panel["log"]:
             ax.set_yscale("log")
         elif panel["edges"]:
             _edges(ax, *data["edges"])
+        logged = len(panel["lines"])
+        heading(ax, panel["title"] + (f" (of {logged} of {len(names)})" if logged < len(names) else ""))
+        axis(ax, "x", "epoch")
+        axis(ax, "y")
     for ax in axes[len(panels) :]:
-        ax.set_visible(False)
-    legend_right(figure, entries, width, room)
+        ax.remove()
+    marks: dict[str, dict[str, Any]] = {shown[name]: styles[name] for name in names}
+    if any(line.get("spikes") for panel in panels for _, line in panel["lines"]):
+        marks["spike"] = SPIKE
+    legend(figure, marks, width - room, height / 2 + LINE * (len(marks) - 1) / 2)
     return figure
 
 
-def _plot(ax: Axes, line: Mapping[str, Any], style: Mapping[str, Any]) -> Any:
-    draw: Callable[..., Any] = ax.plot
-    own = {
-        "color": style["color"],
-        "linestyle": style["linestyle"],
-        "linewidth": 1.4,
-        "marker": style["marker"],
-        "markersize": 3.5,
-    }
-    if "each" in line:
-        handles = [draw(epochs, values, **own, markevery=max(1, len(epochs) // 6)) for epochs, values in line["each"]]
-        return handles[0][0]
-    epochs = line["epochs"]
-    (handle,) = draw(epochs, line["mean"], **own, markevery=max(1, len(epochs) // 6))
-    if line["range"]:
-        ax.fill_between(epochs, *line["range"], color=style["color"], alpha=0.18, linewidth=0)
-    return handle
+def _plot(ax: Axes, line: Mapping[str, Any], style: Mapping[str, Any], gid: str) -> None:
+    own = dict(style) | {"linewidth": 1.4, "markersize": 3.5, "gid": f"line-{gid}"}
+    several = line.get("each") or [[line["epochs"], line["mean"]]]
+    for epochs, values in several:
+        ax.plot(epochs, values, **own, markevery=max(1, len(epochs) // 5))
+    if line.get("range"):
+        ax.fill_between(line["epochs"], *line["range"], color=style["color"], alpha=0.18, linewidth=0)
+    if line.get("spikes"):
+        ax.plot(*zip(*line["spikes"], strict=True), **SPIKE, zorder=3)
 
 
 def _edges(ax: Axes, low: float, high: float) -> None:
     """Where the collapse statistic says collapsed, and where not."""
-    ax.set_ylim(0, 1.12)
+    ax.set_ylim(0, max(1.12, ax.get_ylim()[1]))
     ax.axhspan(0, low, color=PAPER, alpha=0.10, linewidth=0)
-    ax.axhspan(high, 1.12, color=OURS, alpha=0.07, linewidth=0)
+    ax.axhspan(high, ax.get_ylim()[1], color=OURS, alpha=0.07, linewidth=0)
     for height, text, align in ((low, "collapsed", "top"), (high, "not collapsed", "bottom")):
-        ax.text(0.985, height, text, transform=ax.get_yaxis_transform(), ha="right", va=align, fontsize=6.5, alpha=0.75)
+        ax.text(0.985, height, text, transform=ax.get_yaxis_transform(), ha="right", va=align, fontsize=6.5, alpha=0.8)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.store.record import write_bytes
-from reports.figures import cost, curves, factors, numbers
+from reports.figures import bars, cost, curves, heatmap, lines, numbers, pictures
 from reports.figures.sketch import Sketch
 from reports.figures.style import INK, rc
 
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 PAINTERS: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "numbers": numbers.paint,
     "curves": curves.paint,
-    "heatmap": factors.paint_heatmap,
-    "bars": factors.paint_bars,
-    "lines": factors.paint_lines,
+    "heatmap": heatmap.paint,
+    "bars": bars.paint,
+    "lines": lines.paint,
     "cost": cost.paint,
+    "pictures": pictures.paint,
 }
 _FEW = 4  # figures for which no processes are started
 _HEAD = '<?xml version="1.0" encoding="utf-8"?>\n<!-- data {digest} -->\n'
@@ -103,7 +104,7 @@ def paint(sketch: Sketch, pdf: bool = True) -> tuple[str, bytes | None]:
     """(the <svg> element, the PDF's bytes); the same for the same sketch."""
     import matplotlib
 
-    with matplotlib.rc_context(rc(sketch.name)):
+    with matplotlib.rc_context(dict(rc())):
         figure = PAINTERS[sketch.kind](sketch.data)
         svg, page = io.StringIO(), io.BytesIO()
         figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -124,4 +125,5 @@ def _inline(svg: str, name: str, title: str) -> str:
     svg = re.sub(r'<svg ([^>]*?)height="[^"]*"', r"<svg \1", svg, count=1)
     label = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
     most = f' style="max-width:{float(size[1]) / 72:.2f}in"' if size else ""
+    svg = svg.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")  # Verdana is as wide, letter by letter
     return re.sub(r"<svg ", f'<svg role="img" aria-label="{label}"{most} ', svg, count=1).strip() + "\n"
