@@ -169,10 +169,12 @@ class _Prices:
         return Amount(1, seconds, 0.0 if measured else seconds)
 
     def rest(self, row: PlannedRow, run: Run | None) -> Amount:
-        """What a seed still needs: all of it, or the evaluations that are missing."""
+        """What a seed still needs: all of it, or the evaluations that are missing, before which it is trained again where its
+        checkpoint is gone."""
         if run is None:
             return self.seed(row)
-        seconds, measured = self._planned(row, [name for name in row.protocols if name not in run.evaluations], trains=False)
+        missing = [name for name in row.protocols if name not in run.evaluations]
+        seconds, measured = self._planned(row, missing, trains=not (run.folder / "checkpoint.pt").is_file())
         return Amount(1, seconds, 0.0 if measured else seconds)
 
     def _planned(self, row: PlannedRow, stages: Iterable[str], trains: bool) -> tuple[float, bool]:
