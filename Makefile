@@ -17,7 +17,7 @@ setup: .stamps/setup ## system libraries, virtual environment, pinned dependenci
 
 smoke: setup ## the whole path in minutes: train 16 small experiments, print the papers' table
 	@$(PY) -m benchmark.run sweeps/byol_norm_ablation.yaml --profile smoke --store $(STORE)
-	@$(PY) -m reports --store $(STORE) --profile smoke --print
+	@$(PY) -m reports --store $(STORE) --sweep sweeps/byol_norm_ablation.yaml --profile smoke --print
 
 test: setup ## the test suite
 	@$(PY) -m pytest -n 2 --dist worksteal
@@ -29,8 +29,8 @@ slurm-test: setup ## the SLURM launcher against a real throw-away cluster; insta
 chaos: setup ## 200 random SIGKILLs over a local sweep: nothing lost, nothing done twice, no number changed (a quarter of an hour; ARGS="--kills N --seed N")
 	@$(PY) -m tests.e2e.chaos $(ARGS)
 
-report: setup ## reports/build: the papers' tables as Markdown, LaTeX, CSV and one HTML page
-	@$(PY) -m reports $(if $(wildcard $(STORE)),--store $(STORE))
+report: setup ## reports/build/index.html: the papers' tables with verdicts, claims, figures, costs (ARGS="--check", "--against DIR", "--pdf")
+	@$(PY) -m reports $(if $(wildcard $(STORE)),--store $(STORE)) $(ARGS)
 
 bench: .stamps/bench ## loaders and training steps beside what people use, in half an hour (ARGS="--json FILE --images FOLDER --only step")
 	@$(PY) -m benchmark.bench $(ARGS)
@@ -40,10 +40,11 @@ bench: .stamps/bench ## loaders and training steps beside what people use, in ha
 	@$(PY) -m pip --disable-pip-version-check install --quiet --no-deps solo-learn==1.0.2 || true # its losses alone; what it needs is ten releases old
 	@touch $@
 
-check: setup ## format, lint, types
+check: setup ## format, lint, types, and whether the committed tables fit their records
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
+	@$(PY) -m reports --check
 
 format: setup ## put the code into the house format
 	@$(PY) -m ruff format .

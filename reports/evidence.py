@@ -6,6 +6,7 @@ only module here that touches `benchmark.store`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -139,9 +140,12 @@ def _disagreement(used: Run, other: Run) -> str:
 
 
 def _apart(mine: Any, theirs: Any) -> bool:
-    """Whether two answers differ; of metrics, in those that both have: a later version may measure more."""
+    """Whether two answers differ by more than rounding; of metrics, in those that both have: a later version may measure
+    more."""
     if isinstance(mine, dict) and isinstance(theirs, dict):
-        return any(mine[key] != theirs[key] for key in mine if key in theirs)
+        return any(_apart(mine[key], theirs[key]) for key in mine if key in theirs)
+    if isinstance(mine, float) and isinstance(theirs, float):
+        return not math.isclose(mine, theirs, rel_tol=1e-9)
     return bool(mine != theirs)
 
 

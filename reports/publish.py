@@ -1,4 +1,5 @@
-"""What is committed beside the records: README's marked parts and reports/rendered/, a Markdown file for each table with runs.
+"""What is committed beside the records: README's marked parts and reports/rendered/, a Markdown file for each table with runs
+and one on what is covered.
 
 A change of the code that changes a published number is so seen in review, and `--check` keeps both in step with the records.
 """
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmark.store.record import write_bytes
-from reports import readme, render_markdown
+from reports import coverage, readme, render_markdown
 from reports.assemble import Report
 from reports.bench import Bench
 from reports.build import ROOT
@@ -22,7 +23,7 @@ OK, DIFFERS = 0, 1
 
 def _rendered(report: Report) -> dict[Path, str]:
     """The files and what should be in them. Only tables with runs: the others say nothing that the registry does not."""
-    found = {}
+    found = {RENDERED / "coverage.md": f"# What of the published numbers is covered\n\n{coverage.markdown(report)}\n"}
     for name, tables in report.by_id.items():
         with_runs = [table for table in tables if table.trained]
         if with_runs:
@@ -43,7 +44,7 @@ def check(report: Report, measured: Mapping[str, Bench]) -> int:
             file=sys.stderr,
         )
     if not differing:
-        print(f"README.md and {len(wanted)} tables fit the committed records")
+        print(f"README.md and {len(wanted)} files of reports/rendered fit the committed records")
     return DIFFERS if differing else OK
 
 
@@ -58,5 +59,5 @@ def write(report: Report, measured: Mapping[str, Bench]) -> int:
         if path not in wanted:
             path.unlink()
     readme.rewrite(README, report, measured)
-    print(f"README.md and {len(wanted)} tables in {RENDERED.relative_to(ROOT)} are those of the committed records")
+    print(f"README.md and {len(wanted)} files of {RENDERED.relative_to(ROOT)} are those of the committed records")
     return OK
