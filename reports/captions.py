@@ -60,7 +60,9 @@ def measures(table: Table) -> list[str]:
     grouped: dict[str, list[str]] = {}
     for column in table.columns:
         if column.kind == "published" and column.metric is not None:
-            grouped.setdefault(column.metric.label, []).append(column.label)
+            name, _, last = column.metric.label.rpartition(" ")
+            shared = column.metric.unit == "AP" and name and f" {column.label}".endswith(f" {last}")
+            grouped.setdefault(name if shared else column.metric.label, []).append(column.label)
     if len(grouped) == 1:
         return [f"Ours is {next(iter(grouped))}."]
     said = [f"{name} in {', '.join(labels)}" for name, labels in grouped.items() if labels != [name]]

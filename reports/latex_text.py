@@ -95,7 +95,7 @@ def _letter(letter: str) -> str:
         return _ESCAPES[letter]
     if letter.isascii():
         return letter if letter.isprintable() else "?"
-    base, *marks = unicodedata.normalize("NFD", letter)
+    base, *marks = list(unicodedata.normalize("NFD", letter))
     if base.isascii() and base.isalpha():
         accent = _ACCENTS.get(marks[0], "") if len(marks) == 1 else ""
         return rf"\{accent}{{{base}}}" if accent else base

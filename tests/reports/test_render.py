@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
@@ -163,6 +164,12 @@ def test_margins_are_told_with_their_reasons(toy: Report) -> None:
     assert "one family, tested at 95% together (Holm)" in told and "Measured on Example CPU." in told
 
 
+def test_detectors_that_measure_the_papers_own_three_numbers_are_named_once(shipped: Report) -> None:
+    (table,) = shipped.by_id["simsiam_transfer"]
+    (told,) = captions.measures(table)
+    assert told.startswith("Ours is VOC07 11-point in VOC07 AP50, VOC07 AP, VOC07 AP75; VOC07+12 11-point in VOC07+12 AP50,")
+
+
 def test_markdown_is_escaped() -> None:
     assert render_markdown.escape("a|b\n*c*_d_ <e> $f$ &lt; &") == r"a\|b \*c\*\_d\_ \<e\> \$f\$ \&lt; &"
     assert render_markdown.code("plain") == "`plain`"
@@ -173,6 +180,29 @@ def test_markdown_tables_have_as_many_cells_in_every_line(texts: dict[str, str])
     for name in ("toy_heads.md", "toy_lengths.md", "toy_missing.md"):
         for block in re.findall(r"(?:^\|.*\n)+", texts[name], re.MULTILINE):
             assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+
+
+def test_a_reader_of_markdown_sees_every_cell_as_it_was(toy: Report) -> None:
+    reader = pytest.importorskip("markdown_it").MarkdownIt("gfm-like", {"linkify": False})
+    for table in toy.tables:
+        found = ElementTree.fromstring(f"<all>{reader.render(render_markdown.rows_of(table))}</all>")
+        cells = [["".join(cell.itertext()) for cell in row.iter("td")] for row in found.iter("tr")]
+        assert cells[1:] == [[" ".join(cell.split()) for cell in row] for row in grid(table).rows]
+        said = ElementTree.fromstring(f"<all>{reader.render(render_markdown.render_table(table)).replace('&nbsp;', '')}</all>")
+        whole = " ".join("".join(said.itertext()).split())
+        assert all(" ".join(sentence.split()) in whole for sentence in captions.caption(table))
+        assert {tag.tag for tag in said.iter()} <= {
+            "all",
+            "h2",
+            "p",
+            "table",
+            "thead",
+            "tbody",
+            "tr",
+            "th",
+            "td",
+            *("ul", "li", "em", "code"),
+        }
 
 
 def test_latex_is_escaped() -> None:
