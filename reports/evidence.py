@@ -131,12 +131,10 @@ def _disagreement(used: Run, other: Run) -> str:
     apart = next((name for name in mine if name in theirs and _apart(mine[name], theirs[name])), None)
     if apart is None:
         return ""
-    elsewhere = ""
-    if used.hardware != other.hardware:
-        elsewhere = f" (it ran on {other.hardware or 'other hardware'}, not on {used.hardware})"
-    elif _where(used) != _where(other):
-        elsewhere = " (it ran with other versions of the libraries)"
-    return f"{other.folder}: disagrees with {used.folder} about {apart}{elsewhere}; the latter is used"
+    mine_at, theirs_at = _where(used), _where(other)
+    elsewhere = next((words for words in mine_at if mine_at[words] != theirs_at[words]), "")
+    made = f" (it was made with {elsewhere})" if elsewhere else ""
+    return f"{other.folder}: disagrees with {used.folder} about {apart}{made}; the latter is used"
 
 
 def _apart(mine: Any, theirs: Any) -> bool:
@@ -153,9 +151,14 @@ def _same_experiment(one: Run, other: Run) -> bool:
     return bool(one.record["config"] == other.record["config"])
 
 
-def _where(run: Run) -> tuple[str, Any]:
-    """The machine and the versions of a run: elsewhere the same cell rounds otherwise."""
-    return run.hardware, (run.record.get("provenance") or {}).get("versions")
+def _where(run: Run) -> dict[str, Any]:
+    """What the same cell may round otherwise for: the machine, the libraries, the commit."""
+    provenance = run.record.get("provenance") or {}
+    return {
+        "other hardware": provenance.get("hardware"),
+        "other versions of the libraries": provenance.get("versions"),
+        "another commit": (provenance.get("git"), provenance.get("dirty")),
+    }
 
 
 def _numbers(run: Run) -> dict[str, Any]:
