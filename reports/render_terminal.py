@@ -45,6 +45,8 @@ def print_table(table: Table, console: Console) -> None:
     for part in [_single(table, wide)] if table.single else _several(table, console.width):
         console.print(part)
     notes = [f"Not comparable: {table.scale}."] if table.scale else []
+    if not table.single and any(entry.display == "not run" for row in table.rows for entry in row.cells):
+        notes.append("Beside the paper's number: ours, · where it has not run")
     for line in (*notes, *captions.measures(table), *captions.legend(table)):
         console.print(Text(line, style="dim"))
     if table.claims:
@@ -101,10 +103,11 @@ def _several(table: Table, width: int) -> list[Grid]:
     places = [i for i, column in enumerate(table.columns) if column.kind == "published" or width >= WIDE]
     name = min(28, max(len(row.name) for row in table.rows))
     each = max(9, *(len(_pair(row.entries[i]).plain) for row in table.rows for i in places)) + 2
-    fits = max(1, (width - name - 8) // each)
+    count = -(-len(places) // max(1, (width - name - 8) // each))
+    share = -(-len(places) // max(1, count))
     grids = []
-    for start in range(0, len(places), fits):
-        some = places[start : start + fits]
+    for start in range(0, len(places), share):
+        some = places[start : start + share]
         grid = _grid()
         grid.add_column("row", ratio=1, min_width=12)
         for place in some:
