@@ -224,8 +224,9 @@ def _margin(table: Table, column: Column, entry: Entry | None) -> float:
 def _judged(table: Table, row: Row, column: Column, first: Entry, second: Entry, margin: float) -> Pair:
     """Two cells that were measured alike."""
 
-    def pair(outcome: Outcome, sentence: str, *numbers: float | None) -> Pair:
-        return Pair(table, row, column, first, second, outcome, sentence, *numbers, margin=margin)
+    def pair(outcome: Outcome, sentence: str, gap: float | None = None, bounds: tuple[float, float] | None = None) -> Pair:
+        low, high = bounds or (None, None)
+        return Pair(table, row, column, first, second, outcome, sentence, gap, low, high, margin)
 
     mine, theirs = first.estimate, second.estimate
     if first.diverged or second.diverged:
@@ -240,22 +241,22 @@ def _judged(table: Table, row: Row, column: Column, first: Entry, second: Entry,
     gap = mine.mean - theirs.mean
     if sorted(mine.values) == sorted(theirs.values):
         same = first.runs == second.runs
-        return pair("agree", "the same numbers, seed by seed" if same else "the same numbers", gap, gap, gap)
+        return pair("agree", "the same numbers, seed by seed" if same else "the same numbers", gap, (gap, gap))
     found = difference(mine, theirs)
     if found is None:
         return pair("undecided", _single(mine, theirs), gap)
-    numbers = gap, found.low, found.high
+    bounds = found.low, found.high
     metric = first.metric
     assert metric is not None
     within = f"± {margin:g}"
     if margin and found.low >= -margin and found.high <= margin:
-        return pair("agree", f"the whole interval lies within {within}", *numbers)
+        return pair("agree", f"the whole interval lies within {within}", gap, bounds)
     if found.low > margin or found.high < -margin:
-        return pair("differ", f"the whole interval lies outside {within}" if margin else "the interval excludes 0", *numbers)
+        return pair("differ", f"the whole interval lies outside {within}" if margin else "the interval excludes 0", gap, bounds)
     if not margin:
-        return pair("undecided", "the interval includes 0, and no margin says how close is close enough", *numbers)
+        return pair("undecided", "the interval includes 0, and no margin says how close is close enough", gap, bounds)
     more = seeds_needed(found.spread, abs(margin - abs(gap)), found.seeds)
-    return pair("undecided", f"the interval reaches across an edge of {within}; {advice(more, ' in each store')}", *numbers)
+    return pair("undecided", f"the interval reaches across an edge of {within}; {advice(more, ' in each store')}", gap, bounds)
 
 
 def _single(mine: Estimate, theirs: Estimate) -> str:

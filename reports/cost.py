@@ -299,7 +299,7 @@ def _undecided(table: Table) -> Iterator[tuple[list[Entry], int | None]]:
             rows = dict.fromkeys(claim.rows)
             if claim.verdict.waits_for_baseline and table.baseline:
                 rows = {table.baseline: None}
-            cells = [entry for name in rows if (entry := table.row(name).main) is not None and entry.training]
+            cells = [main for name in rows if (main := table.row(name).main) is not None and main.training]
             if cells:
                 yield cells, 1 if claim.verdict.waits_for_baseline else claim.verdict.more_seeds
 
@@ -318,8 +318,8 @@ def _published(report: Report) -> Iterator[Published]:
             for column, entry in first.pairs(row):
                 if entry is None or entry.reference is None or entry.reference.unit not in _PAPERS_OWN:
                     continue
-                here = ((table, table.entry(row.id, column.id)) for table in tables)
-                ours = tuple((table, found) for table, found in here if found is not None and found.estimate is not None)
+                here = [(table, table.entry(row.id, column.id)) for table in tables]
+                ours = tuple((table, each) for table, each in here if each is not None and each.estimate is not None)
                 yield Published(first, row, column.label, entry, ours)
 
 

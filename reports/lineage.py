@@ -147,8 +147,8 @@ def descendants(name: str) -> list[Step]:
 
 # -- the picture: a column for each year, wider where works of one year rest on one another -------------------------------
 
-_BOX, _TALL = 110, 36  # pixels of the picture, which is as wide as a page of a laptop
-_GAP, _ROW = 36, 56
+_BOX, _TALL = 114, 36  # pixels of the picture, which is as wide as a page of a laptop
+_GAP, _ROW = 32, 56
 _LEFT, _TOP = 8, 34
 
 
