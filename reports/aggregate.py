@@ -106,7 +106,7 @@ class Measured:
 NOT_RUN = Measured(missing="no record")
 
 
-def measure(planned: PlannedRow, runs: Sequence[Run], metric: Metric, data: Data | None) -> Measured:
+def measure(planned: PlannedRow, runs: Sequence[Run], metric: Metric, data: Data | None, kind: IntervalKind = "t") -> Measured:
     """The number of one cell of the table, from the runs of its row on this data."""
     usable = [run for run in runs if data is None or run.data == data]
     if not usable:
@@ -152,7 +152,7 @@ def measure(planned: PlannedRow, runs: Sequence[Run], metric: Metric, data: Data
     members = variants[chosen]
     values = [value for _, value in members if value is not None]
     return Measured(
-        estimate=estimate(values) if values else None,
+        estimate=estimate(values, kind=kind) if values else None,
         diverged=len(members) - len(values),
         runs=tuple(run.id for run, _ in members),
         stale="" if chosen == wanted else _why_other(chosen, wanted, planned, metric),

@@ -35,9 +35,11 @@ def caption(table: Table, scale: bool = True) -> list[str]:
     lines += measures(table)
     if not table.has_runs:
         return lines
+    kinds = dict.fromkeys(entry.estimate.kind for row in table.rows for entry in row.cells if entry.estimate)
+    named = " or ".join({"t": "Student's t", "bootstrap": "a studentized bootstrap"}[kind] for kind in kinds) or "Student's t"
     lines.append(
-        f"± is the half width of the {LEVEL:.0%} interval of the mean over n random seeds (Student's t); without ± there is "
-        "one seed and no interval. k/m means k seeds of m planned."
+        f"± is the half width of the {LEVEL:.0%} interval of the mean over n random seeds ({named}); without ± there is one "
+        "seed and no interval. k/m means k seeds of m planned."
     )
     if not table.scale:
         lines += margins(table)

@@ -52,7 +52,7 @@ def measurement(
     if metric is None:
         why = f"this profile does not evaluate {' or '.join(dict.fromkeys(each.stage for each in metrics))}"
         return Measurement(NotFilled(why), metrics[0], Measured(missing=why), reference)
-    measured = measure(planned, runs.get(planned.key, []), metric, data)
+    measured = measure(planned, runs.get(planned.key, []), metric, data, spec.interval)
     return Measurement(filling, metric, measured, reference, _incomparable(spec, stated, metric, planned, reference, data))
 
 

@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from benchmark.errors import InputError, nearest
 from benchmark.plan.document import Document, read_document
+from reports.aggregate import IntervalKind
 from reports.claims import COLLAPSED_BELOW, SPREAD_ABOVE, Thresholds
 from reports.claimspec import ClaimSpec, read_claims
 from reports.metrics import Metric, metric, stand_in
@@ -83,6 +84,7 @@ class RowSpec:
 class TableSpec:
     """A whole table. own: `bounds`, `all` or the names of own rows, of which `rows` has those that the file itself states.
 
+    interval: what the mean's is, Student's t or a bootstrap's (from 8 seeds on, t below).
     profile: the one that repeats the paper's protocol, None where none does; config: what a cell must have to be compared,
     beside what the registry says about data, encoder, epochs and batch.
     """
@@ -100,6 +102,7 @@ class TableSpec:
     protocol: str
     profile: str | None
     config: Mapping[str, Any]
+    interval: IntervalKind
     columns: tuple[ColumnSpec, ...]
     beside: tuple[Metric, ...]
     settings: tuple[str, ...]
@@ -144,20 +147,8 @@ def read_table(path: Path, references: References) -> TableSpec:
     """Read and check one table. Raises InputError naming file, line, key and remedy."""
     document = read_document(path)
     required = ("table", "title", "sweep", "protocol")
-    optional = (
-        "paper",
-        "missing",
-        "columns",
-        "beside",
-        "margin",
-        "settings",
-        "rows",
-        "own",
-        "baseline",
-        "collapse",
-        "claims",
-        "figures",
-    )
+    optional = (*("paper", "missing", "columns", "beside", "margin", "interval", "settings", "rows", "own", "baseline"),
+                *("collapse", "claims", "figures"))  # fmt: skip
     top = section(document, (), required, optional)
     if top["table"] != path.stem:
         raise InputError(f"{document.at('table')}: is '{top['table']}', but the file is named {path.name}; make them the same")
@@ -189,6 +180,7 @@ def read_table(path: Path, references: References) -> TableSpec:
         protocol=str(protocol["about"]).strip(),
         profile=protocol["profile"],
         config=protocol.get("config") or {},
+        interval=_interval(document),
         columns=columns,
         beside=tuple(metric(name, document.at("beside")) for name in _list(document, "beside")),
         settings=settings,
@@ -331,6 +323,16 @@ def _named(row: RowSpec, labels: list[str]) -> RowSpec:
     shown = " / ".join(text for text in row.settings if text)
     name = f"{row.label} [{shown}]" if labels.count(row.label) > 1 and shown else row.label
     return RowSpec(**{**row.__dict__, "name": name})
+
+
+def _interval(document: Document) -> IntervalKind:
+    found = document.value.get("interval", "t")
+    if found not in get_args(IntervalKind):
+        allowed = " or ".join(get_args(IntervalKind))
+        raise InputError(
+            f"{document.at('interval')}: expected {allowed}, found '{found}'{nearest(found, get_args(IntervalKind))}"
+        )
+    return cast(IntervalKind, found)
 
 
 def _thresholds(document: Document) -> Thresholds:

@@ -213,3 +213,19 @@ def test_a_row_that_a_profile_runs_on_other_data_is_not_in_the_table(tmp_path: P
     found = cell(at(project.report()), "bad")
     assert found.verdict is not None and found.display == "-"
     assert found.verdict.sentence == "profile smoke runs this row on cifar10, the table is about shapes"
+
+
+def test_a_table_may_ask_for_bootstrap_intervals(tmp_path: Path) -> None:
+    project = Project(tmp_path, table=TABLE + "interval: bootstrap\n")
+    for seed in range(8):
+        project.run("good", seed, numbers(60.0 + seed**2 / 10, 50.0, 0.8))
+        project.run("bad", seed % 3, numbers(50.0 + seed % 3, 50.0, 0.8))
+    table = at(project.report())
+    good, bad = cell(table, "good").estimate, cell(table, "bad").estimate
+    assert good is not None and bad is not None and (good.kind, bad.kind) == ("bootstrap", "t")  # too few seeds of the second
+    assert good.low is not None and good.high is not None and good.high - good.mean != pytest.approx(good.mean - good.low)
+    plain = Project(tmp_path / "plain")
+    for seed in range(8):
+        plain.run("good", seed, numbers(60.0 + seed**2 / 10, 50.0, 0.8))
+    found = cell(at(plain.report()), "good").estimate
+    assert found is not None and found.kind == "t" and found.mean == good.mean and found.low != good.low

@@ -104,6 +104,7 @@ def test_a_claim_that_says_too_little_is_named(tmp_path: Path, claim: str, words
         ("rows: {bad (none): {nota: x}}", "unknown key; allowed here: label, settings, note, differs, row, select"),
         ("rows: {bad (none): {settings: [a]}}", "expected a list of 2, one for each of the table's settings"),
         ("rows: {bad (none): {row: bad, select: {method: byol}}}", "give row: or select:, not both"),
+        ("interval: boot", "interval: expected t or bootstrap, found 'boot'"),
         ("own: boundz", "expected 'bounds', 'all', or names"),
         ("collapse: {collapsed_below: 0.7}", "expected collapsed_below < spread_above"),
     ],
