@@ -83,11 +83,15 @@ def paint(data: dict[str, Any]) -> Figure:
         at = [x - 0.4 + thick * (place + 0.5) for x in range(len(groups))]
         bars = [(x, line[place]) for x, (_, line) in zip(at, groups, strict=True)]
         ours = [(x, bar[0]) for x, bar in bars if bar[0]]
+        if data["remark"] == EMPTY:  # outlines, so that the columns are told apart all the same
+            ours = [(x, [bar[1], None, None]) for x, bar in bars if bar[1] is not None]
         reach = thick * 0.46
         if ours:
             corners = [[(x - reach, low), (x - reach, v[0]), (x + reach, v[0]), (x + reach, low)] for x, v in ours]
-            style = _bar(place, len(columns))
-            ax.add_collection(PolyCollection(corners, **style, linewidths=0, gid=f"ours-{place}"))
+            style = _bar(place, len(columns), data["remark"] == EMPTY)
+            ax.add_collection(
+                PolyCollection(corners, **style, gid=f"{'outline' if data['remark'] == EMPTY else 'ours'}-{place}")
+            )
             several = [(x, v[1], v[2]) for x, v in ours if v[1] is not None]
             if several:
                 whiskers(ax, *zip(*several, strict=True), color=INK)
@@ -118,9 +122,12 @@ def _start(values: list[float]) -> float:
     return max(0.0, math.floor((low - 0.6 * (high - low)) / step) * step)
 
 
-def _bar(place: int, columns: int) -> dict[str, Any]:
+def _bar(place: int, columns: int, outline: bool) -> dict[str, Any]:
+    if outline:
+        color = look(place)["color"]
+        return {"facecolor": "none", "edgecolor": color, "hatch": _HATCHES[place % len(_HATCHES)], "linewidth": 1}
     hatch = _HATCHES[place % len(_HATCHES)] if columns > 1 else ""
-    return {"facecolor": look(place)["color"], "edgecolor": INK, "hatch": hatch, "alpha": 0.85}
+    return {"facecolor": look(place)["color"], "edgecolor": INK, "hatch": hatch, "alpha": 0.85, "linewidth": 0}
 
 
 def _plural(style: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,9 +137,10 @@ def _plural(style: Mapping[str, Any]) -> dict[str, Any]:
 def _legend(data: dict[str, Any], columns: list[str]) -> dict[str, dict[str, Any]]:
     cells = [bar for _, bars in data["groups"] for bar in bars]
     marks: dict[str, dict[str, Any]] = {}
-    if any(bar[0] for bar in cells):
+    empty = data["remark"] == EMPTY
+    if not empty or len(columns) > 1:
         for place, name in enumerate(columns):
-            marks[name if len(columns) > 1 else "ours"] = {"bar": True} | _bar(place, len(columns))
+            marks[name if len(columns) > 1 else "ours"] = {"bar": True} | _bar(place, len(columns), empty)
     for name, flag, style in (("paper", False, _SEEN), ("paper, not seen there", True, _UNSEEN)):
         if any(bar[1] is not None and bar[2] == flag for bar in cells):
             marks[name] = style

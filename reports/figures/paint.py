@@ -11,6 +11,7 @@ import io
 import multiprocessing
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -104,7 +105,8 @@ def paint(sketch: Sketch, pdf: bool = True) -> tuple[str, bytes | None]:
     """(the <svg> element, the PDF's bytes); the same for the same sketch."""
     import matplotlib
 
-    with matplotlib.rc_context(dict(rc())):
+    with matplotlib.rc_context(dict(rc())), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a browser has other fonts to take it from
         figure = PAINTERS[sketch.kind](sketch.data)
         svg, page = io.StringIO(), io.BytesIO()
         figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -118,12 +120,12 @@ def _inline(svg: str, name: str, title: str) -> str:
     """The <svg> element alone: with a name, ids of this figure only, and ink and size left to the page."""
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r'(<\w+ id=")', rf"\g<1>{name}-", svg)
     svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", svg)
     size = re.search(r'width="([\d.]+)pt"', svg)
     svg = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", svg, count=1)
     svg = re.sub(r'<svg ([^>]*?)height="[^"]*"', r"<svg \1", svg, count=1)
-    label = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    label = "".join(filter(str.isprintable, title)).replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
     most = f' style="max-width:{float(size[1]) / 72:.2f}in"' if size else ""
     svg = svg.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")  # Verdana is as wide, letter by letter
-    return re.sub(r"<svg ", f'<svg role="img" aria-label="{label}"{most} ', svg, count=1).strip() + "\n"
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}"{most} ', 1).strip() + "\n"

@@ -50,10 +50,19 @@ def _names(record: Mapping[str, Any]) -> list[Any]:
     return names if isinstance(names, list) else []
 
 
-def paint(data: dict[str, Any]) -> Figure:
+def _read(caption: str, path: str) -> tuple[str, Any]:
+    """The caption and the pixels; one white pixel where the file is no picture, and the caption says so."""
+    import numpy as np
     from matplotlib.image import imread
 
-    images = [(caption, imread(path)) for caption, path, _ in data["pictures"]]
+    try:
+        return caption, imread(path)
+    except (OSError, SyntaxError, ValueError) as error:
+        return f"{caption} cannot be read ({type(error).__name__})", np.ones((1, 1, 3))
+
+
+def paint(data: dict[str, Any]) -> Figure:
+    images = [_read(caption, path) for caption, path, _ in data["pictures"]]
     columns = min(2, len(images))
     rows = -(-len(images) // columns)
     tall = _WIDTH * max(min(1.6, image.shape[0] / image.shape[1]) for _, image in images)
@@ -62,7 +71,8 @@ def paint(data: dict[str, Any]) -> Figure:
     for ax, (caption, image) in zip(axes, images, strict=False):
         # at most twice the pixels that a screen shows of it
         step = max(1, image.shape[1] // 1000)
-        ax.imshow(image[::step, ::step], aspect="equal", anchor="NW")
+        ax.imshow(image[::step, ::step], aspect="equal")
+        ax.set_anchor("NW")
         ax.set_axis_off()
         heading(ax, cut(caption, _WIDTH))
     for ax in axes[len(images) :]:

@@ -82,10 +82,13 @@ def _font() -> Any:
 
 @cache
 def _advance(letter: str) -> float:
-    """Width of a letter as a share of the font's size."""
+    """Width of a letter as a share of the font's size; of one that the font lacks, the widest there is."""
     from matplotlib.ft2font import LoadFlags
 
-    return float(_font().load_char(ord(letter), flags=LoadFlags.NO_HINTING).linearHoriAdvance) / 65536 / 100
+    font = _font()
+    if not font.get_char_index(ord(letter)):
+        return 1.0
+    return float(font.load_char(ord(letter), flags=LoadFlags.NO_HINTING).linearHoriAdvance) / 65536 / 100
 
 
 def wide(text: str, size: float = SMALL) -> float:
@@ -99,7 +102,7 @@ def widest(texts: Sequence[str], size: float = SMALL) -> float:
 
 def cut(text: str, most: float = 3.0, size: float = SMALL) -> str:
     """The text, or its beginning where it takes more than so many inches; the table beside the figure has all of it."""
-    text = " ".join(text.split())
+    text = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
     if wide(text, size) <= most:
         return text
     while text and wide(text + "…", size) > most:
@@ -224,7 +227,7 @@ def legend(figure: Figure, entries: Mapping[str, Mapping[str, Any]], left: float
     for name, how in entries.items():
         style = dict(how)
         if style.pop("bar", False):
-            figure.add_artist(Rectangle((x + 0.06, y - 0.05), 0.2, 0.1, transform=inches, linewidth=0, **style))
+            figure.add_artist(Rectangle((x + 0.06, y - 0.05), 0.2, 0.1, transform=inches, **style))
         else:
             xs = [x, x + 0.16, x + 0.32]
             style = {"linewidth": 1.4, "markersize": 4.5, "markevery": [1]} | style
