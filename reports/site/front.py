@@ -13,7 +13,13 @@ from reports.overview import Line, Scope, overview
 from reports.site import Site
 
 _DECIDED = ("supported", "contradicted")
-OUTCOMES = (*_DECIDED, "undecided", "not run")
+# every outcome, and as a heading that a phone may break
+OUTCOMES = {
+    "supported": "sup\u00adported",
+    "contradicted": "contra\u00addicted",
+    "undecided": "un\u00addecided",
+    "not run": "not run",
+}
 
 
 @dataclass(frozen=True)
