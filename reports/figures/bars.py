@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _HATCHES = ("", "//", "..", "\\\\", "xx", "--", "oo", "++")
-_SEEN = {"color": PAPER, "linewidth": 2.2, "linestyle": "-"}
-_UNSEEN = {"color": PAPER, "linewidth": 2.2, "linestyle": (0, (1, 0.8))}
-_FLOOR = {"color": INK, "alpha": 0.6, "linestyle": ":", "linewidth": 1}
+_SEEN: dict[str, Any] = {"color": PAPER, "linewidth": 2.2, "linestyle": "-"}
+_UNSEEN: dict[str, Any] = {"color": PAPER, "linewidth": 2.2, "linestyle": (0, (1, 0.8))}
+_FLOOR: dict[str, Any] = {"color": INK, "alpha": 0.6, "linestyle": ":", "linewidth": 1}
 
 
 def sketch(table: Table, runs: Mapping[str, Run], empty: bool = False) -> Sketch | None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_DASHED = {"linestyle": "--", "marker": "D", "markersize": 4, "markerfacecolor": "none", "linewidth": 1}
+_DASHED: dict[str, Any] = {"linestyle": "--", "marker": "D", "markersize": 4, "markerfacecolor": "none", "linewidth": 1}
 
 
 def sketch(table: Table, runs: Mapping[str, Run], empty: bool = False) -> Sketch | None:
@@ -120,9 +120,9 @@ def _draw(ax: Axes, points: list[list[Any]], how: dict[str, Any], number: int, p
         # the paper's are the dashed ones: ours are told apart by colour and marker
         ax.plot(x, mean, color=how["color"], marker=how["marker"], markersize=4.5, linewidth=1.5, gid=f"ours-{number}")
         # a single seed has no interval: the band stops there, and whiskers keep what stands alone between two such
-        ends = [[math.nan if v is None else v for v in side] for side in (low, high)]
-        ax.fill_between(x, *ends, color=how["color"], alpha=0.18, linewidth=0)
-        whiskers(ax, x, *ends, color=how["color"])
+        lows, highs = ([math.nan if v is None else v for v in side] for side in (low, high))
+        ax.fill_between(x, lows, highs, color=how["color"], alpha=0.18, linewidth=0)
+        whiskers(ax, x, lows, highs, color=how["color"])
     printed = [(point[0], point[2]) for point in points if point[2] is not None]
     if printed:
         ax.plot(*zip(*printed, strict=True), **_DASHED, color=paper, gid=f"paper-{number}")

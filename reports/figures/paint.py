@@ -105,7 +105,8 @@ def paint(sketch: Sketch, pdf: bool = True) -> tuple[str, bytes | None]:
     """(the <svg> element, the PDF's bytes); the same for the same sketch."""
     import matplotlib
 
-    with matplotlib.rc_context(dict(rc())), warnings.catch_warnings():
+    settings: Any = dict(rc())
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a browser has other fonts to take it from
         figure = PAINTERS[sketch.kind](sketch.data)
         svg, page = io.StringIO(), io.BytesIO()

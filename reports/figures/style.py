@@ -195,13 +195,16 @@ def axis(
         line([v for p in places for v in (p, p, math.nan)], [0, 1, math.nan] * len(places), alpha=grid, lw=0.7, zorder=0)
     if marks:
         line(places, [0] * len(places), linestyle="none", marker=3 if flat else 0, markersize=3, clip_on=False, mew=0.8)
-    side = {"ha": "right" if turned else "center", "va": "top"} if flat else {"ha": "right", "va": "center_baseline"}
+    side: dict[str, Any] = (
+        {"ha": "right" if turned else "center", "va": "top"} if flat else {"ha": "right", "va": "center_baseline"}
+    )
     if turned:
         side |= {"rotation": 35, "rotation_mode": "anchor"}
     away = _shifted(ax, base, *((0, -6) if flat else (-6, 0)))
     for place, word in ticks:
         if word:
-            ax.text(*((place, 0) if flat else (0, place)), word, transform=away, fontsize=SMALL, **side)
+            x, y = (place, 0.0) if flat else (0.0, place)
+            ax.text(x, y, word, transform=away, fontsize=SMALL, **side)
     if label and flat:
         ax.text(0.5, 0, label, transform=_shifted(ax, ax.transAxes, 0, -20), ha="center", va="top", fontsize=FONT)
     elif label:
@@ -225,13 +228,13 @@ def legend(figure: Figure, entries: Mapping[str, Mapping[str, Any]], left: float
     inches = figure.dpi_scale_trans
     x, y = left, top
     for name, how in entries.items():
-        style = dict(how)
+        style: dict[str, Any] = dict(how)
         if style.pop("bar", False):
             figure.add_artist(Rectangle((x + 0.06, y - 0.05), 0.2, 0.1, transform=inches, **style))
         else:
             xs = [x, x + 0.16, x + 0.32]
-            style = {"linewidth": 1.4, "markersize": 4.5, "markevery": [1]} | style
-            figure.add_artist(Line2D(xs, [y] * 3, transform=inches, **style))
+            drawn: dict[str, Any] = {"linewidth": 1.4, "markersize": 4.5, "markevery": [1]} | style
+            figure.add_artist(Line2D(xs, [y] * 3, transform=inches, **drawn))
         figure.text(x + 0.4, y, name, transform=inches, va="center_baseline", fontsize=SMALL)
         if flat:
             x += 0.4 + wide(name) + 0.2
@@ -250,5 +253,11 @@ def whiskers(
     """Intervals with short ends: upright at x, or flat at y."""
     along = [v for a, b in zip(low, high, strict=True) for v in (a, b, math.nan)]
     across = [v for place in at for v in (place, place, math.nan)]
-    ends = {"marker": "|" if flat else "_", "markersize": 5, "linewidth": 1.2, "markeredgewidth": 1.2, "zorder": 2.5}
+    ends: dict[str, Any] = {
+        "marker": "|" if flat else "_",
+        "markersize": 5,
+        "linewidth": 1.2,
+        "markeredgewidth": 1.2,
+        "zorder": 2.5,
+    }
     ax.plot(*((along, across) if flat else (across, along)), color=color, linestyle="-", **ends)

@@ -19,6 +19,8 @@ def test_dots_stand_at_the_tables_numbers() -> None:
     assert [round(value(x), 2) for x, _ in picture.marks("paper-0")] == [60.0, 50.0, 40.0]
     assert [round(value(x), 2) for x, _ in picture.marks("ours-0")] == [59.0, 41.0]
     assert picture.group("hollow-0") is None
+    ticks = {round(float(each.get("x", "nan")), 1) for each in picture.root.iter() if each.tag.endswith("}use")}
+    assert {round(x, 1) for text, x, _ in picture.words if text.isdigit()} <= ticks  # a mark at every number of the axis
     heights = [y for _, y in picture.marks("paper-0")]
     assert heights == sorted(heights) and [y for _, y in picture.marks("ours-0")] == heights[:2]  # rows from above
     assert SCALED not in picture.texts and "ours" in picture.texts
