@@ -19,6 +19,8 @@ from reports.verdict import Kind
 _RANK: tuple[str, ...] = ("differs", "reproduced", "undecided", "not comparable", "not run")
 assert set(_RANK) == set(get_args(Kind))
 UNREAD = "its file in reports/tables could not be read"
+LEFT_OUT = "it was not asked for, or its sweep could not be read"
+NOT_ASKED = "it was not asked for"
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,23 @@ class Coverage:
 
 def coverage(report: Report, registry: Mapping[str, int] | None = None) -> Coverage:
     """A line for each published table, in the report's order. registry: how many cells each table of the registry has; those
-    that the report could not read come last."""
+    that the report does not have come last."""
     tables: dict[str, list[Table]] = {}
     for table in report.every:
         if table.published:
             tables.setdefault(table.id, []).append(table)
     lines = [_line(found) for found in tables.values()]
     absent = [(name, cells) for name, cells in (registry or {}).items() if name not in tables]
-    lines += [Covered(name, None, cells, why=((UNREAD, cells),)) for name, cells in absent]
+    lines += [Covered(name, None, cells, why=((_why_absent(name, report.problems), cells),)) for name, cells in absent]
     profiles = dict.fromkeys(table.profile for found in tables.values() for table in found if table.profile)
     return Coverage(_in_order(list(profiles), list(tables.values())), tuple(lines))
+
+
+def _why_absent(table: str, problems: Sequence[str]) -> str:
+    """Why the report has nothing of a table of the registry."""
+    if any(f"/{table}.yaml" in problem for problem in problems):
+        return UNREAD
+    return LEFT_OUT if problems else NOT_ASKED
 
 
 def _in_order(profiles: list[str], groups: Sequence[Sequence[Table]]) -> tuple[str, ...]:

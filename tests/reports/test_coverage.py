@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reports import build
-from reports.coverage import UNREAD, Coverage, coverage, markdown, shown
+from reports.coverage import NOT_ASKED, UNREAD, Coverage, coverage, markdown, shown
 from reports.reference import read_references
 from tests.reports import toy
 from tests.reports.builder import numbers
@@ -66,6 +66,13 @@ def test_a_table_that_could_not_be_read_is_there_all_the_same(tmp_path: Path) ->
     (line,) = coverage(report, {"toy": 3}).lines
     assert (line.id, line.table, line.cells, line.why) == ("toy", None, 3, ((UNREAD, 3),))
     assert "| toy " in markdown(report, {"toy": 3}) and UNREAD in markdown(report, {"toy": 3})
+
+
+def test_a_table_that_was_not_asked_for_is_not_called_unreadable(tmp_path: Path) -> None:
+    report = Project(tmp_path).report()
+    *_, line = coverage(report, {"toy": 3, "other": 2}).lines
+    assert (line.id, line.cells, line.reasons) == ("other", 2, NOT_ASKED)
+    assert coverage(report, {"other": 2}).total.cells == 5
 
 
 def test_every_table_of_the_registry_has_a_line_with_all_of_its_cells() -> None:
