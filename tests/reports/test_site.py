@@ -233,6 +233,20 @@ def test_a_filter_hides_rows_and_says_how_many_are_left(committed: tuple[Path, R
 
 
 @browser
+def test_a_command_is_copied_as_it_is_typed(toy: Path, tmp_path: Path) -> None:
+    script = """
+      const button = document.querySelector('button.copy');
+      button.click();
+      await new Promise((done) => setTimeout(done, 300));
+      const marked = getSelection().toString();  // where a page from a disk may not write to the clipboard
+      return `${button.textContent}: ${marked || 'clipboard'} / ${button.previousElementSibling.textContent}`;
+    """
+    shown = show(toy / "tables" / "toy.html", tmp_path / "profile", "--virtual-time-budget=3000", script=script)
+    command = r"python -m benchmark\.run sweeps/toy\.yaml --profile \w+( --only \S+)?"
+    assert re.fullmatch(rf"(Copied|Selected): (clipboard|{command}) / {command}", said(shown))
+
+
+@browser
 def test_light_and_dark_follow_the_system_until_one_is_chosen(toy: Path, tmp_path: Path) -> None:
     script = """
       const ink = () => getComputedStyle(document.body).color;
