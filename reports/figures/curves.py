@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST = 24  # rows; beyond that nobody tells lines apart
+_FEW = 6  # rows whose bands do not hide one another
 # the first layer's gradient: a method's own name for it, or the loop's
 _FIRST = ("gradient_first", "gradient/encoder.patch_embed", "gradient/encoder.conv1")
 Curve = tuple[list[float], list[float]]  # epochs, values
@@ -166,7 +167,7 @@ def paint(data: dict[str, Any]) -> Figure:
     figure, axes = canvas(width, height, columns, rows, left=0.5, right=room + 0.05, top=0.32, bottom=0.5, between=0.5)
     for number, (ax, panel) in enumerate(zip(axes, panels, strict=False)):
         for name, line in panel["lines"]:
-            _plot(ax, line, styles[name], f"{names.index(name)}-{number}")
+            _plot(ax, line, styles[name], f"{names.index(name)}-{number}", 0.18 if len(names) <= _FEW else 0.06)
         ax.set_xlim(left=0)
         if panel["log"]:
             ax.set_yscale("log")
@@ -185,13 +186,13 @@ def paint(data: dict[str, Any]) -> Figure:
     return figure
 
 
-def _plot(ax: Axes, line: Mapping[str, Any], style: Mapping[str, Any], gid: str) -> None:
+def _plot(ax: Axes, line: Mapping[str, Any], style: Mapping[str, Any], gid: str, band: float) -> None:
     own = dict(style) | {"linewidth": 1.4, "markersize": 3.5, "gid": f"line-{gid}"}
     several = line.get("each") or [[line["epochs"], line["mean"]]]
     for epochs, values in several:
         ax.plot(epochs, values, **own, markevery=max(1, len(epochs) // 5))
     if line.get("range"):
-        ax.fill_between(line["epochs"], *line["range"], color=style["color"], alpha=0.18, linewidth=0)
+        ax.fill_between(line["epochs"], *line["range"], color=style["color"], alpha=band, linewidth=0)
     if line.get("spikes"):
         ax.plot(*zip(*line["spikes"], strict=True), **SPIKE, zorder=3)
 

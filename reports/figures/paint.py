@@ -6,6 +6,7 @@ its data.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import multiprocessing
@@ -93,7 +94,8 @@ def _paint_all(wanted: list[tuple[Sketch, bool]]) -> Iterable[tuple[str, bytes |
     for module in ("seaborn", "matplotlib.backends.backend_svg", "matplotlib.backends.backend_pdf"):
         importlib.import_module(module)
     context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    # what they inherit, every record of the report, is none of their garbage collector's business
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=gc.freeze) as pool:
         return list(pool.map(_paint, wanted, chunksize=max(1, len(wanted) // (4 * workers))))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmark.store.record import finite
 
-_DRAWN_AS = 5  # raised when a painter draws the same data otherwise, so that figures drawn before are drawn again
+_DRAWN_AS = 6  # raised when a painter draws the same data otherwise, so that figures drawn before are drawn again
 
 
 @dataclass(frozen=True)
