@@ -45,6 +45,7 @@ NAVIGATION = (
     ("against.html", "Comparison"),
 )
 _ALWAYS = ("index.html", "runs/index.html")
+_FOLDERS = ("tables", "runs", "methods")
 _MARK = '<meta name="generator" content="Retable">'
 _HERE = "@@here goes the text@@"
 
@@ -117,13 +118,12 @@ class Site:
         """Write what all pages share, and take away pages of an earlier build that nothing leads to any more."""
         for name in ("style.css", "script.js"):
             self.write(name, (HERE / name).read_text(encoding="utf-8"))
-        for folder in ("tables", "runs", "methods"):
-            for path in (self.out / folder).glob("*.html"):
-                if (
-                    f"{folder}/{path.name}" not in self.files
-                    and _MARK in path.read_text(encoding="utf-8", errors="replace")[:500]
-                ):
-                    path.unlink()
+        known = [self.out / path for path, _ in NAVIGATION]
+        for path in [*known, *(page for folder in _FOLDERS for page in (self.out / folder).glob("*.html"))]:
+            if path.relative_to(self.out).as_posix() in self.files or not path.is_file():
+                continue
+            if _MARK in path.read_text(encoding="utf-8", errors="replace")[:500]:
+                path.unlink()
 
     def has(self, path: str) -> bool:
         """Whether a file lies in the folder of the site, whoever wrote it."""

@@ -175,8 +175,9 @@ def test_a_second_build_touches_nothing_and_takes_away_what_nothing_leads_to(tmp
     write(project.report(), out)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     (project.store / "cells" / run / "record.json").unlink()
+    (out / "against.html").write_text(key.read_text())
     write(project.report(), out)
-    assert not key.exists() and (out / "runs" / "mine.html").exists()
+    assert not key.exists() and not (out / "against.html").exists() and (out / "runs" / "mine.html").exists()
 
 
 def test_nothing_has_run_yet(tmp_path: Path) -> None:
