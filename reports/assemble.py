@@ -63,7 +63,7 @@ def assemble(
     found: list[str] = [] if problems is None else problems
     for spec in specs:
         try:
-            tables = _all_profiles(spec, plans.get(spec.sweep), evidence, profile)
+            tables = _all_profiles(spec, plans.get(spec.sweep), evidence)
         except InputError as error:
             if problems is None:
                 raise
@@ -87,14 +87,14 @@ def assemble(
     )
 
 
-def _all_profiles(spec: TableSpec, plan: Plan | None, evidence: Evidence, profile: str | None) -> list[Table]:
+def _all_profiles(spec: TableSpec, plan: Plan | None, evidence: Evidence) -> list[Table]:
     if plan is None:
         return [_table(spec, None, None, lay_out(spec, None, None), {}, None)]
-    for wanted, where in ((spec.profile, f"{spec.at('protocol', 'profile')}"), (profile, "--profile")):
-        if wanted is not None and wanted not in plan.profiles:
-            hint = nearest(wanted, plan.profiles)
-            allowed = ", ".join(plan.profiles)
-            raise InputError(f"{where}: {spec.sweep} has no profile '{wanted}'; it has {allowed}{hint}")
+    if spec.profile is not None and spec.profile not in plan.profiles:
+        hint = nearest(spec.profile, plan.profiles)
+        allowed = ", ".join(plan.profiles)
+        where = spec.at("protocol", "profile")
+        raise InputError(f"{where}: {spec.sweep} has no profile '{spec.profile}'; it has {allowed}{hint}")
     return [table for each in plan.profiles.values() for table in _tables(spec, plan, each, evidence)]
 
 

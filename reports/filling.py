@@ -135,8 +135,9 @@ def _own_rows(
         if spec.own == BOUNDS and (planned.method not in ("random", "supervised") or planned.key in used):
             continue
         note = "not a row of the paper" if spec.published else ""
-        rows.append(RowSpec(planned.name, planned.name, planned.name, ("",) * len(spec.settings), {}, own=True, note=note))
-        found[planned.name] = {"": Filled(planned)}
+        name = planned.name if planned.name not in fillings else f"{planned.name} (ours)"
+        rows.append(RowSpec(name, name, name, ("",) * len(spec.settings), {}, own=True, note=note))
+        found[name] = {"": Filled(planned)}
     return rows, found
 
 

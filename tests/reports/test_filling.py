@@ -124,3 +124,24 @@ def test_columns_that_are_trainings_of_their_own(tmp_path: Path) -> None:
     # Welch: standard deviations 0.7071 and 1.4142 of two seeds each, 1.4706 degrees of freedom, quantile 6.18
     assert gain.estimate.high is not None and gain.estimate.high - 20.5 == pytest.approx(6.18 * (0.25 + 1.0) ** 0.5, abs=0.3)
     assert set(gain.runs) == {*with_.runs, *without.runs}
+
+
+def test_a_bound_named_like_a_published_row_does_not_take_its_place(tmp_path: Path) -> None:
+    """SimCLR's table of colour strengths prints a row Supervised of other trainings than the sweep's upper bound."""
+    sweep = SWEEP.replace("Random init: {method: random}", "Random init: {method: random}\n  good one: {method: supervised}")
+    sweep = sweep.replace('"good": "good"', '"good one": "good"')
+    project = Project(tmp_path, sweep=sweep, table=TABLE.replace("above: good", "above: good one"))
+    write_registry(project.registry, [cell_of("toy", row, "acc.", "60") for row in ("good one", "bad", "absent")])
+    table = smoke(project.report())
+    assert [row.id for row in table.rows] == ["good one", "bad", "absent", "Random init", "good one (ours)"]
+    entries = [table.entry(row, "acc.") for row in ("good one", "good one (ours)")]
+    assert [entry.training for entry in entries if entry] == ["good", "good one"]
+
+
+def test_a_table_whose_sweep_lacks_the_scale_asked_for_is_left_out(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.sweep.with_name("other.yaml").write_text(SWEEP.replace("  cpu: {set: {epochs: 2}, seeds: [0, 1, 2]}\n", ""))
+    text = "table: other\ntitle: Other\npaper: {name: Ours}\nsweep: sweeps/other.yaml\nown: all\n"
+    project.table.with_name("other.yaml").write_text(text + "protocol: {about: none, profile: null}\nbeside: [knn.top1]\n")
+    report = project.report("cpu")
+    assert [table.id for table in report.tables] == ["toy"] and not report.problems
