@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,7 @@ def write(
 
     Raises InputError when the folder cannot be written.
     """
-    from reports.figures import render, sketches, undrawn
+    from reports.figures import begin, sketches, undrawn
     from reports.site import Site, pages
     from reports.site import against as comparison_page
     from reports.site import cost as cost_page
@@ -102,14 +103,12 @@ def write(
     told: list[str] = []
     costs = cost.gather(report)
     sketched = {table.slug: sketches(table, report.runs) for table in report.tables} if figures else {}
-    drawn: dict[str, Drawing] = {}
-    if figures:
-        _folder(out / "figures")
-        wanted = [sketch for found in (*sketched.values(), costs.sketches) for sketch in found]
-        print_too = pdf or undrawn(wanted, out / "figures") <= _PDFS
-        drawn = render(wanted, out / "figures", print_too)
-        if not print_too:
-            told.append(f"{len(wanted)} figures were drawn for the screen; --pdf draws them for print too")
+    wanted = [sketch for found in (*sketched.values(), costs.sketches) for sketch in found] if figures else []
+    _folder(out / "figures")
+    print_too = pdf or undrawn(wanted, out / "figures") <= _PDFS
+    if not print_too:
+        told.append(f"{len(wanted)} figures were drawn for the screen; --pdf draws them for print too")
+    drawn = cache(begin(wanted, out / "figures", print_too))  # other processes draw meanwhile
     for name, tables in report.by_id.items():
         for ending, text in _formats(tables, report).items():
             _write(out / "tables" / f"{name}.{ending}", text)
@@ -118,15 +117,18 @@ def write(
     has = {"speed.html": bool(measured), "audit.html": bool(findings), "against.html": other is not None}
     pages_there = [name for name, there in has.items() if there]
     site = Site(out, report, also=["methods/index.html", "cost.html", "departures.html", *pages_there])
-    drawings = {slug: [drawn[sketch.name] for sketch in found] for slug, found in sketched.items()}
-    cells = {name: len(found) for name, found in registry.items()}
-    pages.write(site, drawings, measured or {}, notes, findings, problems, cells)
+
+    def drawings() -> dict[str, list[Drawing]]:
+        return {slug: [drawn()[sketch.name] for sketch in found] for slug, found in sketched.items()}
+
     method_pages.write(site)
-    cost_page.write(site, costs, drawn)
     if other is not None:
         comparison_page.write(site, against.compare(report, other, "this store", other_name))
     site.write("departures.md", departures.markdown(notes))
     site.write("audit.md", audit.markdown(findings))
+    cells = {name: len(found) for name, found in registry.items()}
+    pages.write(site, drawings, measured or {}, notes, findings, problems, cells)
+    cost_page.write(site, costs, drawn())
     site.finish()
     return out / "index.html", tuple(told)
 

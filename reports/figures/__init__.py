@@ -17,8 +17,8 @@ as PDF for print. matplotlib and seaborn are imported where something is drawn, 
 """
 
 from reports.figures.cost import cost_against_accuracy
-from reports.figures.paint import Drawing, render, undrawn
+from reports.figures.paint import Drawing, begin, render, undrawn
 from reports.figures.plan import sketches
 from reports.figures.sketch import Sketch
 
-__all__ = ["Drawing", "Sketch", "cost_against_accuracy", "render", "sketches", "undrawn"]
+__all__ = ["Drawing", "Sketch", "begin", "cost_against_accuracy", "render", "sketches", "undrawn"]

@@ -6,6 +6,7 @@ its data.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import io
@@ -56,17 +57,32 @@ def render(sketches: Iterable[Sketch], folder: Path, pdf: bool = True) -> dict[s
 
     pdf: draw those too, which takes twice as long as everything else.
     """
+    return begin(sketches, folder, pdf)()
+
+
+def begin(sketches: Iterable[Sketch], folder: Path, pdf: bool = True) -> Callable[[], dict[str, Drawing]]:
+    """The same in two steps: the processes draw while the caller does something else, until it asks for the drawings."""
     wanted = list(sketches)
     svgs = {sketch.name: _known(sketch, folder, pdf) for sketch in wanted}
     missing = [(sketch, pdf) for sketch in wanted if svgs[sketch.name] is None]
-    for (sketch, _), (svg, page) in zip(missing, _paint_all(missing), strict=True):
-        for name, content in ((f"{sketch.name}.pdf", page), (f"{sketch.name}.svg", _HEAD.format(digest=sketch.digest) + svg)):
-            if content is None:  # an older one would show other numbers
-                (folder / name).unlink(missing_ok=True)
-            else:
-                write_bytes(folder / name, content if isinstance(content, bytes) else content.encode())
-        svgs[sketch.name] = svg
-    return {sketch.name: Drawing(sketch.name, sketch.title, sketch.says, svgs[sketch.name] or "") for sketch in wanted}
+    painted, pool = _paint_all(missing)
+
+    def finish() -> dict[str, Drawing]:
+        with pool or contextlib.nullcontext():
+            for (sketch, _), (svg, page) in zip(missing, painted, strict=True):
+                _write(folder, sketch, svg, page)
+                svgs[sketch.name] = svg
+        return {sketch.name: Drawing(sketch.name, sketch.title, sketch.says, svgs[sketch.name] or "") for sketch in wanted}
+
+    return finish
+
+
+def _write(folder: Path, sketch: Sketch, svg: str, page: bytes | None) -> None:
+    for name, content in ((f"{sketch.name}.pdf", page), (f"{sketch.name}.svg", _HEAD.format(digest=sketch.digest) + svg)):
+        if content is None:  # an older one would show other numbers
+            (folder / name).unlink(missing_ok=True)
+        else:
+            write_bytes(folder / name, content if isinstance(content, bytes) else content.encode())
 
 
 def undrawn(sketches: Iterable[Sketch], folder: Path) -> int:
@@ -85,18 +101,19 @@ def _known(sketch: Sketch, folder: Path, pdf: bool) -> str | None:
     return text[len(head) :] if text.startswith(head) and (not pdf or path.with_suffix(".pdf").is_file()) else None
 
 
-def _paint_all(wanted: list[tuple[Sketch, bool]]) -> Iterable[tuple[str, bytes | None]]:
+def _paint_all(wanted: list[tuple[Sketch, bool]]) -> tuple[Iterable[tuple[str, bytes | None]], ProcessPoolExecutor | None]:
+    """What will have been painted, in order, and the processes that do it; a few are painted here, when they are asked for."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(cores, 8)
     if len(wanted) <= _FEW or workers == 1:
-        return [_paint(one) for one in wanted]
+        return map(_paint, wanted), None
     # imported once, before the processes part
     for module in ("seaborn", "matplotlib.backends.backend_svg", "matplotlib.backends.backend_pdf"):
         importlib.import_module(module)
     context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else None)
     # what they inherit, every record of the report, is none of their garbage collector's business
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=gc.freeze) as pool:
-        return list(pool.map(_paint, wanted, chunksize=max(1, len(wanted) // (4 * workers))))
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=gc.freeze)
+    return pool.map(_paint, wanted, chunksize=max(1, len(wanted) // (4 * workers))), pool
 
 
 def _paint(one: tuple[Sketch, bool]) -> tuple[str, bytes | None]:

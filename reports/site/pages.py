@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reports.bench import TITLES, Bench
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from reports.audit import Finding
     from reports.figures import Drawing
 
+Drawings = Mapping[str, Sequence["Drawing"]]
 # how far a document and the paper agree, the worst first, with what the word means
 AGREEMENT = {
     "no": "the document and the paper disagree",
@@ -24,7 +25,7 @@ AGREEMENT = {
 
 def write(
     site: Site,
-    drawings: Mapping[str, Sequence[Drawing]],
+    drawings: Drawings | Callable[[], Drawings],
     benches: Mapping[str, Bench],
     departures: Sequence[Source],
     findings: Sequence[Finding],
@@ -33,11 +34,11 @@ def write(
 ) -> None:
     """Front page, tables, evidence, and those of departures.html, audit.html and speed.html that the site's bar names.
 
-    drawings: figures by the slug of their table. problems: what is wrong with the input beyond what the report itself says.
+    drawings: figures by the slug of their table, or what waits for them, which is called when all else is written.
+    problems: what is wrong with the input beyond what the report itself says.
     registry: how many cells each table of the registry has.
     """
     front.write(site, problems, registry)
-    tables.write(site, drawings)
     evidence.write(site)
     named = dict(site.navigation)
     if "departures.html" in named:
@@ -48,6 +49,7 @@ def write(
         _audit(site, findings)
     if "speed.html" in named:
         site.page("speed.html", "speed.html.j2", "Speed", benches=benches, titles=TITLES)
+    tables.write(site, drawings() if callable(drawings) else drawings)
 
 
 def _audit(site: Site, findings: Sequence[Finding]) -> None:
