@@ -32,6 +32,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m reports", description="Render the papers' tables from the records.")
     parser.add_argument("--store", type=Path, help="where runs are; default: RETABLE_STORE or runs/")
     parser.add_argument("--records", type=Path, default=_RECORDS, help="committed records; default: reports/records/")
+    parser.add_argument("--root", type=Path, default=build.ROOT, metavar="DIR",
+                        help="where sweeps/, reports/tables/ and reports/reference/ lie; default: this project")  # fmt: skip
     parser.add_argument("--out", type=Path, default=_OUT, help="where to write; default: reports/build/")
     parser.add_argument("--table", action="append", default=[], metavar="ID", help="only this table (may be repeated)")
     parser.add_argument("--sweep", help="only the tables that this sweep fills")
@@ -65,7 +67,8 @@ def _main(args: argparse.Namespace) -> int:
     if args.compact is not None:
         return _compact(store, args.compact)
     named = str(args.store) if args.store is not None else ""
-    report = build.load(build.Sources(folders), build.tables_of(args.sweep, args.table), args.profile, named)
+    sources = build.Sources.under(args.root, folders)
+    report = build.load(sources, build.tables_of(sources, args.sweep, args.table), args.profile, named)
     measured, unread = bench.newest(args.records / "bench")
     problems = [*report.problems, *unread]
     if problems and not args.keep_going:
@@ -91,9 +94,17 @@ def _main(args: argparse.Namespace) -> int:
 
         print(f"{args.readme}: {'rewritten' if rewrite(args.readme, report, measured) else 'already up to date'}")
     else:
-        other = build.load(build.Sources([_there(args.against)])) if args.against else None
+        other = build.load(build.Sources.under(args.root, [_there(args.against)])) if args.against else None
         page, told = build.write(
-            report, args.out, not args.no_figures, measured, other, str(args.against or ""), unread, args.pdf
+            report,
+            args.out,
+            not args.no_figures,
+            measured,
+            other,
+            str(args.against or ""),
+            unread,
+            args.pdf,
+            sources.references,
         )
         for text in told:
             print(f"note: {text}", file=sys.stderr)

@@ -46,8 +46,11 @@ class Finding:
 
 
 def read_audit(folder: Path, references: References) -> tuple[Finding, ...]:
-    """The findings of audit.csv, then those computed from the registry. Raises InputError naming file and line."""
+    """The findings of audit.csv, where there is one, then those computed from the registry. Raises InputError naming file and
+    line."""
     path = folder / "audit.csv"
+    if not path.exists():
+        return tuple(_of_registry(references))
     found: dict[str, Finding] = {}
     try:
         with path.open(newline="", encoding="utf-8") as file:

@@ -12,11 +12,11 @@ from benchmark.errors import InputError
 from benchmark.store.record import storage_error
 from reports import against, audit, cost, departures, render_csv, render_json, render_latex, render_markdown
 from reports.assemble import Report, assemble
-from reports.audit import read_audit
+from reports.audit import Finding, read_audit
 from reports.bench import Bench
 from reports.evidence import read_evidence
 from reports.planned import Plan, read_plan
-from reports.reference import read_references
+from reports.reference import named, read_references
 from reports.spec import TableSpec, read_tables
 from reports.table import Table
 
@@ -36,6 +36,11 @@ class Sources:
     tables: Path = ROOT / "reports" / "tables"
     references: Path = ROOT / "reports" / "reference"
 
+    @classmethod
+    def under(cls, root: Path, stores: Sequence[Path]) -> Sources:
+        """Those of a project in this folder."""
+        return cls(stores, root, root / "reports" / "tables", root / "reports" / "reference")
+
 
 def load(sources: Sources, tables: Sequence[str] = (), profile: str | None = None, store: str = "") -> Report:
     """Read everything and join it. `store`: the folder to name in the commands when it is not the usual one.
@@ -44,14 +49,14 @@ def load(sources: Sources, tables: Sequence[str] = (), profile: str | None = Non
     asked for and does not exist, and for a registry that cannot be read at all.
     """
     problems: list[str] = []
-    references = read_references(sources.references)
+    references = read_references(sources.references, problems)
+    with named(problems):
+        read_audit(sources.references, references)
     specs = read_tables(sources.tables, references, tables, problems)
     plans: dict[str, Plan] = {}
     for sweep in dict.fromkeys(spec.sweep for spec in specs if spec.sweep):
-        try:
+        with named(problems):
             plans[sweep] = read_plan(sources.root, sweep, store)
-        except InputError as error:
-            problems.append(str(error))
     specs = [spec for spec in specs if not spec.sweep or spec.sweep in plans]
     if profile is not None and plans and not any(profile in plan.profiles for plan in plans.values()):
         known = dict.fromkeys(name for plan in plans.values() for name in plan.profiles)
@@ -65,15 +70,15 @@ def _in_order(specs: Sequence[TableSpec], plans: Mapping[str, Plan]) -> list[Tab
     return sorted(specs, key=lambda spec: (not spec.published, spec.arxiv or spec.year[2:], spec.paper, spec.id))
 
 
-def tables_of(sweep: str | None, tables: Sequence[str] = ()) -> list[str]:
+def tables_of(sources: Sources, sweep: str | None, tables: Sequence[str] = ()) -> list[str]:
     """The ids of the tables asked for: those named, or those that a sweep fills. Raises InputError where it fills none."""
     if sweep is None:
         return list(tables)
     path = Path(sweep).resolve()
-    specs = read_tables(ROOT / "reports" / "tables", read_references(ROOT / "reports" / "reference"), (), [])
-    found = [spec.id for spec in specs if spec.sweep and (ROOT / spec.sweep).resolve() == path]
+    specs = read_tables(sources.tables, read_references(sources.references), (), [])
+    found = [spec.id for spec in specs if spec.sweep and (sources.root / spec.sweep).resolve() == path]
     if not found:
-        raise InputError(f"--sweep: no table in reports/tables is about {sweep}")
+        raise InputError(f"--sweep: no table in {sources.tables} is about {sweep}")
     return [*tables, *found]
 
 
@@ -112,8 +117,10 @@ def write(
     for name, tables in report.by_id.items():
         for ending, text in _formats(tables, report).items():
             _write(out / "tables" / f"{name}.{ending}", text)
-    notes, registry = departures.gather(), read_references(references)
-    findings = read_audit(references, registry)
+    notes, registry = departures.gather(), read_references(references, [])
+    findings: tuple[Finding, ...] = ()
+    with named([]):  # what is wrong with it was told when the report was loaded
+        findings = read_audit(references, registry)
     has = {"speed.html": bool(measured), "audit.html": bool(findings), "against.html": other is not None}
     pages_there = [name for name, there in has.items() if there]
     site = Site(out, report, also=["methods/index.html", "cost.html", "departures.html", *pages_there])

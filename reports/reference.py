@@ -8,10 +8,11 @@ what tells them apart stands behind it in parentheses.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -75,34 +76,52 @@ class Reference:
 References = dict[str, dict[tuple[str, str], Reference]]  # table -> (row, column) -> cell, in the paper's order
 
 
-def read_references(folder: Path) -> References:
-    """Every cell of every CSV in the folder but the audit's. Raises InputError naming file, line and column."""
+def read_references(folder: Path, problems: list[str] | None = None) -> References:
+    """Every cell of every CSV in the folder but the audit's. Raises InputError naming file, line and column; with a list for
+    `problems` a wrong line is named there and left out."""
     found: References = {}
     homes: dict[str, Path] = {}
     for path in sorted(folder.glob("*.csv")):
         if path.name == "audit.csv":  # reports.audit reads it
             continue
-        for line, reference in _lines(path):
-            cells = found.setdefault(reference.table, {})
-            if homes.setdefault(reference.table, path) != path:
-                raise InputError(f"{path}:{line}: table '{reference.table}' is also in {homes[reference.table].name}; keep one")
-            if (reference.row, reference.column) in cells:
-                raise InputError(
-                    f"{path}:{line}: row '{reference.row}', column '{reference.column}' of table '{reference.table}' is given "
-                    "twice; keep one, or say behind the row's name what tells them apart"
-                )
-            cells[reference.row, reference.column] = reference
+        with named(problems):
+            for line, raw in _lines(path):
+                with named(problems):
+                    _add(found, homes, _checked(raw, f"{path}:{line}"), path, line)
     return found
 
 
-def _lines(path: Path) -> Iterable[tuple[int, Reference]]:
+@contextlib.contextmanager
+def named(problems: list[str] | None) -> Iterator[None]:
+    """Bad input inside is added to `problems`, or raised where there is no such list."""
+    try:
+        yield
+    except InputError as error:
+        if problems is None:
+            raise
+        problems.append(str(error))
+
+
+def _add(found: References, homes: dict[str, Path], reference: Reference, path: Path, line: int) -> None:
+    cells = found.setdefault(reference.table, {})
+    if homes.setdefault(reference.table, path) != path:
+        raise InputError(f"{path}:{line}: table '{reference.table}' is also in {homes[reference.table].name}; keep one")
+    if (reference.row, reference.column) in cells:
+        raise InputError(
+            f"{path}:{line}: row '{reference.row}', column '{reference.column}' of table '{reference.table}' is given "
+            "twice; keep one, or say behind the row's name what tells them apart"
+        )
+    cells[reference.row, reference.column] = reference
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file, strict=True)
             if tuple(reader.fieldnames or ()) != COLUMNS:
                 raise InputError(f"{path}:1: expected exactly the columns {','.join(COLUMNS)}")
             for raw in reader:
-                yield reader.line_num, _checked(raw, f"{path}:{reader.line_num}")
+                yield reader.line_num, raw
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a CSV file ({error})") from None
 

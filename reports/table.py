@@ -108,7 +108,8 @@ MARKS = {"paper-text": "", "secondary": "†", "memory": "‡", "unverified": "�
 class Row:
     """One line: an Entry for each column of the table, None where there is nothing to print or to measure.
 
-    own: a row that the paper's table does not have (an untrained network, a supervised one). notes: remarks for below the table.
+    own: a row that the paper's table does not have (an untrained network, a supervised one). notes: remarks for below the
+    table.
     """
 
     id: str
@@ -171,11 +172,11 @@ class Claim:
 class Table:
     """One published table at one profile on one data set. Runs on other data are in another Table of the same id.
 
-    sweep: the file that fills it, '' for a table that nothing here can fill; missing then says why. published: whether it is in
-    a paper at all (a sweep without a published table has one of its own). scale: '' at the paper's own protocol, else why numbers are
-    not comparable and claims are tested in direction only. settings: the names of the leading columns that say what a row is.
-    baseline: the id of the untrained network's row, '' where there is none. command runs all of it at this profile. trained:
-    whether any run here is more than an untrained or a supervised network, which every table has.
+    sweep: the file that fills it, '' for a table that nothing here can fill; missing then says why. published: whether it is
+    in a paper at all (a sweep without a published table has one of its own). scale: '' at the paper's own protocol, else why
+    numbers are not comparable and claims are tested in direction only. settings: the names of the leading columns that say
+    what a row is. baseline: the id of the untrained network's row, '' where there is none. command runs all of it at this
+    profile. trained: whether any run here is more than an untrained or a supervised network, which every table has.
     """
 
     id: str

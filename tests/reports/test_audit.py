@@ -78,3 +78,7 @@ def test_an_unsound_finding_is_refused(tmp_path: Path, changes: dict[str, str], 
 def test_an_id_is_given_once(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"audit\.csv:3: .*given twice"):
         read_audit(write(tmp_path, {}, {}), CELLS)
+
+
+def test_a_project_without_an_audit_has_what_its_registry_tells(tmp_path: Path) -> None:
+    assert read_audit(tmp_path, read_references(tmp_path)) == ()
