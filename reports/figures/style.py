@@ -7,6 +7,7 @@ are reckoned here from the letters' widths, and axes and legends are drawn as wh
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,11 @@ def _font() -> Any:
     font = FT2Font(findfont("DejaVu Sans"))  # our own: those that matplotlib keeps change their size while it draws
     font.set_size(100, 72)
     return font
+
+
+# An open font is an open file, whose place parent and children would share: each reads with the others' seeks in between.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_font.cache_clear)
 
 
 @cache

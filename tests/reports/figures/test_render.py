@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from xml.etree import ElementTree
 
-from reports.figures import Sketch, cost_against_accuracy, numbers, render, undrawn
+import pytest
+
+from reports.figures import Sketch, cost_against_accuracy, numbers, render, style, undrawn
 from reports.figures.cost import Point
 from reports.figures.style import INK
 from tests.reports.figures.drawn import Picture, table_of
@@ -98,3 +103,17 @@ def test_cost_names_its_points_and_keeps_names_apart() -> None:
 def test_nothing_is_imported_before_something_is_drawn() -> None:
     code = "import sys, reports.figures; sys.exit(any(name in sys.modules for name in ('matplotlib', 'seaborn', 'pandas')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_processes_that_draw_open_fonts_of_their_own(tmp_path: Path) -> None:
+    """A font that was open before the fork would be read from one place by all of them."""
+    assert style.wide("letters") > 0 and style._font.cache_info().currsize == 1
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+        assert pool.submit(_open_fonts).result() == 0
+    many = [toy(f"toy{number}", 40.0 + number) for number in range(12)]
+    assert len(render(many, tmp_path)) == 12 and len(list(tmp_path.glob("*.svg"))) == 12
+
+
+def _open_fonts() -> int:
+    return style._font.cache_info().currsize
