@@ -66,6 +66,7 @@ def _main(args: argparse.Namespace) -> int:
     folders = [args.records] if committed else existing(store, args.records, explicit=args.store is not None)
     if args.compact is not None:
         return _compact(store, args.compact)
+    there = [_there(args.against)] if args.against is not None else []
     named = str(args.store) if args.store is not None else ""
     sources = build.Sources.under(args.root, folders)
     report = build.load(sources, build.tables_of(sources, args.sweep, args.table), args.profile, named)
@@ -94,7 +95,7 @@ def _main(args: argparse.Namespace) -> int:
 
         print(f"{args.readme}: {'rewritten' if rewrite(args.readme, report, measured) else 'already up to date'}")
     else:
-        other = build.load(build.Sources.under(args.root, [_there(args.against)])) if args.against else None
+        other = build.load(build.Sources.under(args.root, there)) if there else None
         page, told = build.write(
             report,
             args.out,
